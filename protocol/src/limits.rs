@@ -1,0 +1,57 @@
+//! Hard limits of the protocol (SPEC §8). A peer that passes one is refused by name.
+
+use std::time::Duration;
+
+/// Frame header: type, flags, two reserved bytes, body length.
+pub const FRAME_HEADER: usize = 8;
+/// Largest body of a `file_chunk` or `manifest_chunk` frame: 1 MiB.
+pub const MAX_CHUNK: usize = 1 << 20;
+/// Body size of a `file_chunk` that this implementation sends: 256 KiB.
+pub const DEFAULT_CHUNK: usize = 256 << 10;
+/// Largest body of any other frame: 64 KiB.
+pub const MAX_CONTROL_FRAME: usize = 64 << 10;
+/// Largest request or response of the `/me-sync/4` request-response protocol: 64 KiB.
+pub const MAX_MESSAGE: usize = 64 << 10;
+/// Most entries of a `retry_request` or `pending_list` frame; longer lists span several frames.
+pub const MAX_LIST: usize = 4096;
+
+/// Most entries of a manifest.
+pub const MAX_ENTRIES: u32 = 1_000_000;
+/// Most canonical bytes of a manifest: 256 MiB.
+pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+/// Most entries of one `manifest_chunk`.
+pub const MAX_CHUNK_ENTRIES: usize = 4096;
+/// Longest path in bytes.
+pub const MAX_PATH: usize = 1024;
+/// Longest path component in bytes.
+pub const MAX_COMPONENT: usize = 255;
+/// Most components of a path.
+pub const MAX_DEPTH: usize = 64;
+/// Longest symlink target in bytes.
+pub const MAX_LINK: usize = 4095;
+/// Largest size of one file and largest sum of all sizes.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+/// Modification times lie within the years -9999 to 9999 (milliseconds from 1970).
+pub const MAX_MTIME_MS: i64 = 253_402_300_799_999;
+
+/// Longest text from a peer: device name, agent. Longer ones are cut on arrival.
+pub const MAX_TEXT: usize = 256;
+/// Most lanes of a session.
+pub const MAX_LANES: u8 = 4;
+/// Longest ticket URI in bytes.
+pub const MAX_TICKET: usize = 2048;
+/// Most addresses in a ticket.
+pub const MAX_TICKET_ADDRESSES: usize = 8;
+
+/// A session sends something on its control stream at least this often.
+pub const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A session whose peer is silent, or whose bulk makes no progress, for this long is given up.
+pub const STALL: Duration = Duration::from_secs(30);
+/// An exporter that hears only keep-alives while the importer verifies and applies gives up after this long.
+pub const FINALIZE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long the opener of a stream waits for the `ack`.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Retry rounds after the bulk (seed §6).
+pub const MAX_RETRY_ROUNDS: u32 = 3;
+/// A ticket nobody redeemed is void after this long.
+pub const TICKET_TTL: Duration = Duration::from_secs(600);

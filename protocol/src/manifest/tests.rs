@@ -1,0 +1,107 @@
+//! Claims about manifests: what is refused, and that canonical form is one form.
+
+use super::*;
+use crate::EMPTY_SHA256;
+
+fn path(raw: &str) -> RelPath<'_> {
+    RelPath::parse(raw).expect("a valid path")
+}
+
+fn dir(raw: &str) -> Entry<'_> {
+    Entry { path: path(raw), node: Node::Dir, mode: Some(0o755), mtime: Some(Mtime { ms: -1, sub_ns: 999_999 }) }
+}
+
+fn file(raw: &str, size: u64) -> Entry<'_> {
+    let sha256 = if size == 0 { EMPTY_SHA256 } else { Digest([7; 32]) };
+    Entry { path: path(raw), node: Node::File { size, sha256 }, mode: Some(0o644), mtime: None }
+}
+
+fn link<'a>(raw: &'a str, target: &'a str) -> Entry<'a> {
+    Entry { path: path(raw), node: Node::Symlink { target: target.into() }, mode: None, mtime: None }
+}
+
+fn build(entries: &[Entry<'_>]) -> Result<Manifest, ManifestError> {
+    let mut builder = ManifestBuilder::new(Some(0o700), None);
+    entries.iter().try_for_each(|e| builder.push(e))?;
+    builder.finish()
+}
+
+fn assemble(manifest: &Manifest) -> Result<Manifest, ManifestError> {
+    let mut assembler = ManifestAssembler::begin(&manifest.header_bytes())?;
+    manifest.chunks().try_for_each(|c| assembler.chunk(&c))?;
+    assembler.end(manifest.sha256())
+}
+
+#[test]
+fn a_manifest_survives_the_wire_and_finds_its_entries() {
+    let entries = [dir("a"), file("a!", 3), file("a/b", 0), link("a/c", "../x"), file("z", 9)];
+    let sent = build(&entries).expect("valid");
+    let got = assemble(&sent).expect("valid");
+    assert_eq!(got.sha256(), sent.sha256());
+    assert_eq!(got.entries().map(|(_, e)| e).collect::<Vec<_>>(), entries);
+    for (index, entry) in got.entries() {
+        assert_eq!(got.find(entry.path.as_str()), Some(index));
+    }
+    assert_eq!(got.find("a/d"), None);
+    assert_eq!((got.counts().files, got.counts().dirs, got.counts().symlinks, got.total_bytes()), (3, 1, 1, 12));
+}
+
+#[test]
+fn an_empty_tree_is_a_manifest() {
+    let sent = build(&[]).expect("valid");
+    assert!(assemble(&sent).expect("valid").is_empty());
+}
+
+// SPEC §4.3 (RELIABILITY A17-A19, A27)
+#[test]
+fn order_twins_and_parents_are_checked_with_names_that_sort_between() {
+    assert_eq!(build(&[file("b", 1), file("a", 1)]).err(), Some(ManifestError::Order { index: 1 }));
+    assert_eq!(build(&[file("a", 1), file("a", 1)]).err(), Some(ManifestError::Duplicate { index: 1 }));
+    assert_eq!(build(&[file("a", 1), file("b", 1), dir("a")]).err(), Some(ManifestError::Duplicate { index: 2 }));
+    assert_eq!(
+        build(&[file("a", 1), file("a!", 1), file("a-", 1), file("a.", 1), file("a/b", 1)]).err(),
+        Some(ManifestError::ParentNotDir { index: 4 })
+    );
+    assert_eq!(build(&[link("a", "b"), file("a/b", 1)]).err(), Some(ManifestError::ParentNotDir { index: 1 }));
+    assert_eq!(build(&[dir("a"), file("a/b/c", 1)]).err(), Some(ManifestError::NoParent { index: 1 }));
+    assert_eq!(build(&[dir("x"), file("x/y", 1), file("x2/y", 1)]).err(), Some(ManifestError::NoParent { index: 2 }));
+}
+
+#[test]
+fn declared_figures_must_be_the_real_ones() {
+    let m = build(&[file("a", 3), file("b", 4)]).expect("valid");
+    let begin = |count, total| {
+        let mut body = Vec::new();
+        canonical::encode_header(&ManifestHeader { entry_count: count, total_bytes: total, ..*m.header() }, &mut body);
+        let mut assembler = ManifestAssembler::begin(&body)?;
+        m.chunks().try_for_each(|c| assembler.chunk(&c))?;
+        assembler.end(m.sha256())
+    };
+    let mismatch = |what| Some(ManifestError::Mismatch { what });
+    assert_eq!(begin(1, 7).err(), mismatch("entry_count"));
+    assert_eq!(begin(3, 7).err(), mismatch("entry_count"));
+    assert_eq!(begin(2, 6).err(), mismatch("total_bytes"));
+    assert_eq!(begin(2, 8).err(), mismatch("total_bytes"));
+    assert_eq!(begin(1 << 32, 7).err(), Some(ManifestError::Limit { what: "entries" }));
+    let mut assembler = ManifestAssembler::begin(&m.header_bytes()).expect("valid");
+    m.chunks().for_each(|c| assembler.chunk(&c).expect("valid"));
+    assert_eq!(assembler.end(Digest([0; 32])).err(), mismatch("manifest_sha256"));
+}
+
+#[test]
+fn times_before_1970_keep_every_nanosecond() {
+    for (secs, nanos) in [(0, 0), (-1, 1), (-1, 999_999_999), (1_700_000_000, 123_456_789)] {
+        assert_eq!(Mtime::from_unix(secs, nanos).to_unix(), (secs, nanos));
+    }
+}
+
+#[test]
+fn chunks_hold_whole_entries_within_the_limits() {
+    let names: Vec<String> = (0..10_000).map(|i| format!("{i:06}-{}", "n".repeat(150))).collect();
+    let entries: Vec<_> = names.iter().map(|n| file(n, 1)).collect();
+    let m = build(&entries).expect("valid");
+    let chunks: Vec<_> = m.chunks().collect();
+    assert!(chunks.len() >= 3);
+    assert!(chunks.iter().all(|c| c.len() <= MAX_CHUNK));
+    assert_eq!(assemble(&m).expect("valid").len(), 10_000);
+}

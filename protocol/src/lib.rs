@@ -3,13 +3,17 @@
 //! `SPEC.md` beside this crate is the normative text; modules name the section they obey.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
+pub mod caps;
 pub mod escape;
 pub mod ids;
 pub mod limits;
 pub mod manifest;
+pub mod message;
 pub mod path;
 pub mod progress;
+pub mod proof;
 pub mod reason;
+pub mod ticket;
 
 use ids::Digest;
 

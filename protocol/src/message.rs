@@ -1,0 +1,271 @@
+//! Messages of the request-response protocol `/me-sync/4` (SPEC §6): who is there, and who may start what.
+//!
+//! A message is one CBOR item of at most 64 KiB. Maps have integer keys; keys a reader does not know
+//! are skipped, so that later versions may add some.
+
+use minicbor::{Decode, Encode};
+
+use crate::caps::Capabilities;
+use crate::escape::cut;
+use crate::ids::{Digest, Nonce, Secret, SessionId, TicketId};
+use crate::limits::{MAX_LANES, MAX_MESSAGE, MAX_TEXT};
+use crate::progress::{Counters, Phase};
+use crate::reason::Code;
+
+/// First request on every connection, and its answer (SPEC §6.1).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    /// Program and version, e.g. `me-sync/0.1.0`.
+    #[n(0)]
+    pub agent: String,
+    /// What the owner calls the device. Not proof of anything.
+    #[n(1)]
+    pub device_name: String,
+    /// Protocol majors this side speaks.
+    #[n(2)]
+    pub versions: Vec<u32>,
+    /// Capabilities of this side.
+    #[n(3)]
+    pub caps: Capabilities,
+    /// Most lanes per session this side wants, 0 to 4.
+    #[n(4)]
+    pub max_lanes: u8,
+    /// Largest `file_chunk` body this side takes, in bytes.
+    #[n(5)]
+    pub max_chunk: u32,
+}
+
+/// Asks for a session with a ticket (SPEC §6.3).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Redeem {
+    /// Which ticket.
+    #[n(0)]
+    pub ticket_id: TicketId,
+    /// Chosen by the importer for this redemption.
+    #[n(1)]
+    pub nonce: Nonce,
+    /// MAC over both peers, ticket and nonce: see [`crate::proof`].
+    #[n(2)]
+    pub proof: Digest,
+    /// Lanes the importer allows, 0 to 4.
+    #[n(3)]
+    pub max_lanes: u8,
+    /// Largest `file_chunk` the importer takes.
+    #[n(4)]
+    pub max_chunk: u32,
+}
+
+/// The session that a ticket opened (SPEC §6.3).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Granted {
+    /// The new session.
+    #[n(0)]
+    pub session_id: SessionId,
+    /// Proves later that the same importer resumes.
+    #[n(1)]
+    pub resume_secret: Secret,
+    /// When the session ends for want of activity, in milliseconds since 1970 by the exporter's clock.
+    #[n(2)]
+    pub expires_at_ms: u64,
+    /// Lanes of this session: the lesser of what both allow.
+    #[n(3)]
+    pub lanes: u8,
+    /// Largest `file_chunk` of this session.
+    #[n(4)]
+    pub max_chunk: u32,
+    /// What the exporter calls the tree: the last component of its path.
+    #[n(5)]
+    pub source_name: String,
+}
+
+/// Asks what became of a session (SPEC §6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SessionQuery {
+    /// Which session.
+    #[n(0)]
+    pub session_id: SessionId,
+}
+
+/// Ends a session from outside its streams (SPEC §6.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AbortSession {
+    /// Which session.
+    #[n(0)]
+    pub session_id: SessionId,
+    /// Why.
+    #[n(1)]
+    pub code: Code,
+}
+
+/// Where a session stands on the answering side (SPEC §6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SessionState {
+    /// Its phase.
+    #[n(0)]
+    pub phase: Phase,
+    /// Its counters.
+    #[n(1)]
+    pub counters: Counters,
+    /// Why it failed, when it did.
+    #[n(2)]
+    pub code: Option<Code>,
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Who are you?
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    /// A ticket is redeemed.
+    #[n(1)]
+    Redeem(#[n(0)] Redeem),
+    /// How does the session stand, or how did it end?
+    #[n(3)]
+    Status(#[n(0)] SessionQuery),
+    /// The session is over.
+    #[n(4)]
+    Abort(#[n(0)] AbortSession),
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Response {
+    /// Answers `hello`.
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    /// Answers `redeem`.
+    #[n(1)]
+    Granted(#[n(0)] Granted),
+    /// Answers `status`.
+    #[n(3)]
+    Status(#[n(0)] SessionState),
+    /// Answers `abort`.
+    #[n(4)]
+    Done,
+    /// The request is refused. All that is wrong with a ticket has one code, `ticket_invalid`.
+    #[n(5)]
+    Refused(#[n(0)] Code),
+}
+
+/// A message that cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Longer than 64 KiB.
+    #[error("the message is longer than {MAX_MESSAGE} bytes")]
+    TooLong,
+    /// Not one CBOR item of the expected shape.
+    #[error("the message cannot be decoded")]
+    Malformed,
+}
+
+/// Encodes a request or response.
+pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    match minicbor::encode(message, &mut out) {
+        Ok(()) => out,
+        Err(e) => unreachable!("encoding to memory failed: {e}"),
+    }
+}
+
+fn decode_whole<'b, T: Decode<'b, ()>>(raw: &'b [u8]) -> Result<T, MessageError> {
+    if raw.len() > MAX_MESSAGE {
+        return Err(MessageError::TooLong);
+    }
+    let mut d = minicbor::Decoder::new(raw);
+    let message = d.decode().map_err(|_| MessageError::Malformed)?;
+    if d.position() == raw.len() { Ok(message) } else { Err(MessageError::Malformed) }
+}
+
+impl Request {
+    /// Decodes a request; texts over their limit are cut.
+    ///
+    /// # Errors
+    /// The bytes are not one request.
+    pub fn decode(raw: &[u8]) -> Result<Self, MessageError> {
+        match decode_whole(raw)? {
+            Self::Hello(hello) => hello.bounded().map(Self::Hello),
+            other @ (Self::Redeem(_) | Self::Status(_) | Self::Abort(_)) => Ok(other),
+        }
+    }
+}
+
+impl Response {
+    /// Decodes a response; texts over their limit are cut.
+    ///
+    /// # Errors
+    /// The bytes are not one response.
+    pub fn decode(raw: &[u8]) -> Result<Self, MessageError> {
+        match decode_whole(raw)? {
+            Self::Hello(hello) => hello.bounded().map(Self::Hello),
+            Self::Granted(mut granted) => {
+                granted.source_name = cut(&granted.source_name, MAX_TEXT).to_owned();
+                granted.lanes = granted.lanes.min(MAX_LANES);
+                Ok(Self::Granted(granted))
+            }
+            other @ (Self::Status(_) | Self::Done | Self::Refused(_)) => Ok(other),
+        }
+    }
+}
+
+impl Hello {
+    fn bounded(mut self) -> Result<Self, MessageError> {
+        if self.versions.len() > MAX_TEXT || !self.caps.is_bounded() {
+            return Err(MessageError::Malformed);
+        }
+        self.agent = cut(&self.agent, MAX_TEXT).to_owned();
+        self.device_name = cut(&self.device_name, MAX_TEXT).to_owned();
+        self.max_lanes = self.max_lanes.min(MAX_LANES);
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(name: &str) -> Hello {
+        Hello {
+            agent: "me-sync/0".into(),
+            device_name: name.into(),
+            versions: vec![4],
+            caps: Capabilities::ours(),
+            max_lanes: 9,
+            max_chunk: 1,
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_and_lanes_capped_on_arrival() {
+        let raw = encode(&Request::Hello(hello(&"é".repeat(500))));
+        let Ok(Request::Hello(got)) = Request::decode(&raw) else { panic!("not a hello") };
+        assert_eq!((got.device_name.len(), got.max_lanes), (256, 4));
+    }
+
+    #[test]
+    fn unknown_keys_are_skipped_and_trailing_bytes_refused() {
+        let mut raw = vec![0x82, 0x03, 0x81, 0xa2, 0x00, 0x50];
+        raw.extend([9; 16]);
+        raw.extend([0x18, 0x63, 0x81, 0x81, 0x00]);
+        assert_eq!(Request::decode(&raw), Ok(Request::Status(SessionQuery { session_id: SessionId([9; 16]) })));
+        raw.push(0);
+        assert_eq!(Request::decode(&raw), Err(MessageError::Malformed));
+    }
+
+    #[test]
+    fn deep_nesting_and_junk_are_refused_without_recursion() {
+        let mut raw = vec![0x82, 0x03, 0x81, 0xa2, 0x00, 0x50];
+        raw.extend([9; 16]);
+        raw.extend([0x18, 0x63]);
+        raw.extend(std::iter::repeat_n(0x81, 50_000));
+        assert_eq!(Request::decode(&raw), Err(MessageError::Malformed));
+        assert_eq!(Response::decode(&[0xff; 100]), Err(MessageError::Malformed));
+        assert_eq!(Request::decode(&vec![0; MAX_MESSAGE + 1]), Err(MessageError::TooLong));
+    }
+}

@@ -4,7 +4,9 @@
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod caps;
+pub mod codec;
 pub mod escape;
+pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod manifest;

@@ -1,0 +1,202 @@
+//! Frames to bytes and back (SPEC §5.1): `u8 type, u8 flags, u16 0, u32 length`, big-endian, then the body.
+//!
+//! The decoder is incremental and allocates nothing for a length that was only declared. A CBOR body must
+//! be the one deterministic encoding of its content: it is re-encoded and compared.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use minicbor::{Decode, Encode};
+
+use crate::frame::Frame;
+use crate::limits::{FRAME_HEADER, MAX_CHUNK, MAX_CONTROL_FRAME, MAX_LIST};
+use crate::reason::Code;
+
+/// Bytes that are not a frame. The stream they came on is of no further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A body longer than its type may have.
+    #[error("a frame of type {kind:#04x} declares {length} bytes; at most {limit} are allowed")]
+    TooLarge {
+        /// Frame type.
+        kind: u8,
+        /// Declared body length.
+        length: u32,
+        /// The limit.
+        limit: usize,
+    },
+    /// A type this version does not know.
+    #[error("unknown frame type {kind:#04x}")]
+    UnknownType {
+        /// Frame type.
+        kind: u8,
+    },
+    /// Flags or reserved bits that are not zero.
+    #[error("reserved bits are set in the header of a frame of type {kind:#04x}")]
+    Reserved {
+        /// Frame type.
+        kind: u8,
+    },
+    /// A body that is not the deterministic encoding of that frame.
+    #[error("the body of a frame of type {kind:#04x} is malformed")]
+    Malformed {
+        /// Frame type.
+        kind: u8,
+    },
+    /// A chunk without bytes.
+    #[error("an empty chunk")]
+    EmptyChunk,
+}
+
+impl FrameError {
+    /// The stable code (SPEC §7.2).
+    pub fn code(self) -> Code {
+        match self {
+            Self::TooLarge { .. } => Code::FrameTooLarge,
+            Self::UnknownType { .. } | Self::Reserved { .. } | Self::Malformed { .. } => Code::FrameUnknown,
+            Self::EmptyChunk => Code::FrameUnexpected,
+        }
+    }
+}
+
+macro_rules! frame_types {
+    ($($name:ident = $value:literal $kind:ident,)*) => {
+        /// The type byte of a frame (SPEC §5.2).
+        pub fn kind_of(frame: &Frame) -> u8 {
+            match frame { $(Frame::$name(_) => $value,)* }
+        }
+
+        /// Appends a frame.
+        pub fn encode(frame: &Frame, out: &mut BytesMut) {
+            match frame { $(Frame::$name(body) => frame_types!(@put $kind, $value, body, out),)* }
+        }
+
+        fn limit_of(kind: u8) -> Option<usize> {
+            match kind { $($value => Some(frame_types!(@limit $kind)),)* _ => None }
+        }
+
+        fn decode_body(kind: u8, body: Bytes) -> Result<Frame, FrameError> {
+            match kind {
+                $($value => Ok(Frame::$name(frame_types!(@take $kind, kind, body))),)*
+                _ => Err(FrameError::UnknownType { kind }),
+            }
+        }
+    };
+    (@put cbor, $value:literal, $body:ident, $out:ident) => { put_cbor($value, $body, $out) };
+    (@put raw, $value:literal, $body:ident, $out:ident) => { put_raw($value, $body, $out) };
+    (@put header, $value:literal, $body:ident, $out:ident) => { put_raw($value, $body, $out) };
+    (@take cbor, $kind:ident, $body:ident) => { take_cbor($kind, &$body)? };
+    (@take raw, $kind:ident, $body:ident) => { take_raw($body)? };
+    (@take header, $kind:ident, $body:ident) => { $body };
+    (@limit cbor) => { MAX_CONTROL_FRAME };
+    (@limit raw) => { MAX_CHUNK };
+    (@limit header) => { MAX_CONTROL_FRAME };
+}
+
+frame_types! {
+    Hello = 0x01 cbor,
+    Ack = 0x02 cbor,
+    ManifestBegin = 0x10 header,
+    ManifestChunk = 0x11 raw,
+    ManifestEnd = 0x12 cbor,
+    FileBegin = 0x20 cbor,
+    FileChunk = 0x21 raw,
+    FileEnd = 0x22 cbor,
+    PhaseEnd = 0x30 cbor,
+    RetryRequest = 0x31 cbor,
+    RetryBegin = 0x32 cbor,
+    RetryEnd = 0x33 cbor,
+    PendingRequest = 0x40 cbor,
+    PendingList = 0x41 cbor,
+    FinalizeRequest = 0x50 cbor,
+    FinalizeResult = 0x51 cbor,
+    Progress = 0x60 cbor,
+    Abort = 0x7f cbor,
+}
+
+/// Type byte of `file_chunk`, for senders that read a file straight into the send buffer.
+const FILE_CHUNK: u8 = 0x21;
+
+/// Writes the header of a `file_chunk` whose `len` bytes the caller appends right after.
+pub fn put_chunk_header(len: u32, out: &mut BytesMut) {
+    put_header(FILE_CHUNK, len, out);
+}
+
+fn put_header(kind: u8, len: u32, out: &mut BytesMut) {
+    out.put_u8(kind);
+    out.put_u8(0);
+    out.put_u16(0);
+    out.put_u32(len);
+}
+
+fn put_raw(kind: u8, body: &Bytes, out: &mut BytesMut) {
+    debug_assert!(body.len() <= MAX_CHUNK, "callers cut chunks");
+    put_header(kind, u32::try_from(body.len()).unwrap_or(u32::MAX), out);
+    out.put_slice(body);
+}
+
+fn put_cbor<T: Encode<()>>(kind: u8, body: &T, out: &mut BytesMut) {
+    let at = out.len();
+    put_header(kind, 0, out);
+    let mut writer = minicbor::encode::write::Writer::new(out.writer());
+    if let Err(e) = minicbor::encode(body, &mut writer) {
+        unreachable!("encoding to memory failed: {e}");
+    }
+    let len = out.len() - at - FRAME_HEADER;
+    debug_assert!(len <= MAX_CONTROL_FRAME, "callers cut lists");
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    out[at + 4..at + FRAME_HEADER].copy_from_slice(&len.to_be_bytes());
+}
+
+fn take_raw(body: Bytes) -> Result<Bytes, FrameError> {
+    if body.is_empty() { Err(FrameError::EmptyChunk) } else { Ok(body) }
+}
+
+fn take_cbor<'b, T: Encode<()> + Decode<'b, ()>>(kind: u8, body: &'b Bytes) -> Result<T, FrameError> {
+    let malformed = FrameError::Malformed { kind };
+    let value: T = minicbor::decode(body).map_err(|_| malformed)?;
+    if crate::message::encode(&value) == **body { Ok(value) } else { Err(malformed) }
+}
+
+/// Takes the next whole frame off the front of `buffer`; none when more bytes are needed.
+///
+/// # Errors
+/// A header or body that breaks SPEC §5; known from the header alone where possible, before the body arrives.
+pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+    let Some((kind, length)) = peek(buffer)? else { return Ok(None) };
+    if buffer.len() < FRAME_HEADER + length {
+        return Ok(None);
+    }
+    buffer.advance(FRAME_HEADER);
+    let body = buffer.split_to(length).freeze();
+    let frame = decode_body(kind, body)?;
+    match &frame {
+        Frame::RetryRequest(list) if list.failed.len() > MAX_LIST => Err(FrameError::Malformed { kind }),
+        Frame::PendingList(list) if list.ranges.len() > MAX_LIST || list.partial.len() > MAX_LIST => {
+            Err(FrameError::Malformed { kind })
+        }
+        _ => Ok(Some(frame)),
+    }
+}
+
+/// How many bytes `buffer` must hold before the next [`decode`] can give a frame.
+///
+/// # Errors
+/// As [`decode`], for the header.
+pub fn needed(buffer: &[u8]) -> Result<usize, FrameError> {
+    Ok(FRAME_HEADER + peek(buffer)?.map_or(0, |(_, length)| length))
+}
+
+fn peek(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {
+    let Some(mut header) = buffer.get(..FRAME_HEADER) else { return Ok(None) };
+    let (kind, flags, reserved, length) = (header.get_u8(), header.get_u8(), header.get_u16(), header.get_u32());
+    let limit = limit_of(kind).ok_or(FrameError::UnknownType { kind })?;
+    if flags != 0 || reserved != 0 {
+        return Err(FrameError::Reserved { kind });
+    }
+    match usize::try_from(length) {
+        Ok(len) if len <= limit => Ok(Some((kind, len))),
+        _ => Err(FrameError::TooLarge { kind, length, limit }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Frames: what travels on a stream of `/me-sync/4/stream` (SPEC §5).
+//!
+//! All frame types of the seed under their names, and ours: `hello`, `ack`, `pending_request`,
+//! `pending_list`, `progress`. Encoding is in [`crate::codec`].
+
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+
+use crate::ids::{Digest, EntryIndex, SessionId};
+use crate::progress::{Counters, Phase};
+use crate::reason::{Code, FailureReason};
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// First frame of the opener.
+    Hello(StreamHello),
+    /// The acceptor's answer to `hello`; without it the opener tries again.
+    Ack(Ack),
+    /// Starts the manifest: its header in canonical form (SPEC §4.1).
+    ManifestBegin(Bytes),
+    /// Whole entries in canonical form, one after the other.
+    ManifestChunk(Bytes),
+    /// Ends the manifest.
+    ManifestEnd(ManifestEnd),
+    /// A file follows on this stream.
+    FileBegin(FileBegin),
+    /// The next bytes of the file that was begun; at least one.
+    FileChunk(Bytes),
+    /// The file is over, whole or not.
+    FileEnd(FileEnd),
+    /// The bulk is over.
+    PhaseEnd(PhaseEnd),
+    /// The importer lists what failed; none means that all is well.
+    RetryRequest(RetryRequest),
+    /// A retry round starts.
+    RetryBegin(RetryBegin),
+    /// A retry round is over.
+    RetryEnd(RetryEnd),
+    /// The exporter asks what is still missing.
+    PendingRequest(PendingRequest),
+    /// The importer answers what is still missing.
+    PendingList(PendingList),
+    /// The exporter has sent all it was asked for and wants the tree applied.
+    FinalizeRequest(FinalizeRequest),
+    /// How that ended.
+    FinalizeResult(FinalizeResult),
+    /// Sign of life with the sender's own view of the session.
+    Progress(Progress),
+    /// The session is over.
+    Abort(Abort),
+}
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Role {
+    /// The session's two-way control stream, opened by the importer.
+    #[n(0)]
+    Control,
+    /// A one-way stream of files, opened by the exporter. Numbered from 0.
+    #[n(1)]
+    Lane(#[n(0)] u8),
+}
+
+/// Body of `hello`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StreamHello {
+    /// The session this stream belongs to.
+    #[n(0)]
+    pub session_id: SessionId,
+    /// Its role there.
+    #[n(1)]
+    pub role: Role,
+}
+
+/// Body of `ack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ack {
+    /// Why the stream is refused; none when it is taken.
+    #[n(0)]
+    pub refused: Option<Code>,
+}
+
+/// Body of `manifest_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ManifestEnd {
+    /// SHA-256 over the canonical bytes of header and entries.
+    #[n(0)]
+    pub manifest_sha256: Digest,
+}
+
+/// Body of `file_begin`. Size and hash repeat the manifest and must agree with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FileBegin {
+    /// Which entry.
+    #[n(0)]
+    pub index: EntryIndex,
+    /// Its whole size in bytes.
+    #[n(1)]
+    pub size: u64,
+    /// Its SHA-256.
+    #[n(2)]
+    pub sha256: Digest,
+    /// The first byte that follows; not 0 only where `pending_list` named it.
+    #[n(3)]
+    pub offset: u64,
+}
+
+/// Body of `file_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FileEnd {
+    /// Which entry: the one that was begun.
+    #[n(0)]
+    pub index: EntryIndex,
+    /// Why the exporter could not send it whole; none when it did.
+    #[n(1)]
+    pub failed: Option<Code>,
+}
+
+/// Body of `phase_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PhaseEnd {
+    /// `file_end` frames sent in the bulk.
+    #[n(0)]
+    pub files: u64,
+    /// Payload bytes sent in the bulk.
+    #[n(1)]
+    pub bytes: u64,
+}
+
+/// One failed entry of a `retry_request`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FailedEntry {
+    /// Which entry.
+    #[n(0)]
+    pub index: EntryIndex,
+    /// Why it failed.
+    #[n(1)]
+    pub reason: FailureReason,
+}
+
+/// Body of `retry_request`. A list over 4096 entries spans several frames of the same round.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RetryRequest {
+    /// The round this asks for, from 1.
+    #[n(0)]
+    pub round: u32,
+    /// What failed, ascending.
+    #[n(1)]
+    pub failed: Vec<FailedEntry>,
+    /// More frames of this list follow.
+    #[n(2)]
+    pub more: bool,
+}
+
+/// Body of `retry_begin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RetryBegin {
+    /// Which round.
+    #[n(0)]
+    pub round: u32,
+    /// Files it will send.
+    #[n(1)]
+    pub files: u64,
+}
+
+/// Body of `retry_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RetryEnd {
+    /// Which round.
+    #[n(0)]
+    pub round: u32,
+    /// `file_end` frames sent in it.
+    #[n(1)]
+    pub files: u64,
+    /// Payload bytes sent in it.
+    #[n(2)]
+    pub bytes: u64,
+}
+
+/// Body of `pending_request`: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PendingRequest {}
+
+/// A run of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct IndexRange {
+    /// The first.
+    #[n(0)]
+    pub start: EntryIndex,
+    /// How many, at least one.
+    #[n(1)]
+    pub len: u32,
+}
+
+/// A file of which the first bytes are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct PartialFile {
+    /// Which entry; it lies in one of the ranges.
+    #[n(0)]
+    pub index: EntryIndex,
+    /// How many bytes are there.
+    #[n(1)]
+    pub offset: u64,
+}
+
+/// Body of `pending_list`. A list over 4096 ranges spans several frames. Indices of directories
+/// and symlinks may lie in a range; they are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PendingList {
+    /// What is missing, ascending, not touching.
+    #[n(0)]
+    pub ranges: Vec<IndexRange>,
+    /// Which of those are partly there.
+    #[n(1)]
+    pub partial: Vec<PartialFile>,
+    /// More frames of this list follow.
+    #[n(2)]
+    pub more: bool,
+}
+
+/// Body of `finalize_request`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FinalizeRequest {
+    /// The manifest that is to be applied.
+    #[n(0)]
+    pub manifest_sha256: Digest,
+    /// Its entries.
+    #[n(1)]
+    pub entry_count: u64,
+    /// Its bytes.
+    #[n(2)]
+    pub total_bytes: u64,
+}
+
+/// Body of `finalize_result`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FinalizeResult {
+    /// Why the tree was not applied; none when it is in place and durable.
+    #[n(0)]
+    pub failed: Option<Code>,
+}
+
+/// Body of `progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Progress {
+    /// The sender's phase.
+    #[n(0)]
+    pub phase: Phase,
+    /// The sender's counters; while an exporter makes its manifest, what it has hashed so far.
+    #[n(1)]
+    pub counters: Counters,
+}
+
+/// Body of `abort`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Abort {
+    /// Why.
+    #[n(0)]
+    pub code: Code,
+}
+
+impl Frame {
+    /// The name in SPEC §5.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Ack(_) => "ack",
+            Self::ManifestBegin(_) => "manifest_begin",
+            Self::ManifestChunk(_) => "manifest_chunk",
+            Self::ManifestEnd(_) => "manifest_end",
+            Self::FileBegin(_) => "file_begin",
+            Self::FileChunk(_) => "file_chunk",
+            Self::FileEnd(_) => "file_end",
+            Self::PhaseEnd(_) => "phase_end",
+            Self::RetryRequest(_) => "retry_request",
+            Self::RetryBegin(_) => "retry_begin",
+            Self::RetryEnd(_) => "retry_end",
+            Self::PendingRequest(_) => "pending_request",
+            Self::PendingList(_) => "pending_list",
+            Self::FinalizeRequest(_) => "finalize_request",
+            Self::FinalizeResult(_) => "finalize_result",
+            Self::Progress(_) => "progress",
+            Self::Abort(_) => "abort",
+        }
+    }
+}

@@ -168,12 +168,15 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     buffer.advance(FRAME_HEADER);
     let body = buffer.split_to(length).freeze();
     let frame = decode_body(kind, body)?;
-    match &frame {
-        Frame::RetryRequest(list) if list.failed.len() > MAX_LIST => Err(FrameError::Malformed { kind }),
-        Frame::PendingList(list) if list.ranges.len() > MAX_LIST || list.partial.len() > MAX_LIST => {
-            Err(FrameError::Malformed { kind })
-        }
-        _ => Ok(Some(frame)),
+    if list_len(&frame) > MAX_LIST { Err(FrameError::Malformed { kind }) } else { Ok(Some(frame)) }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these two carry lists")]
+fn list_len(frame: &Frame) -> usize {
+    match frame {
+        Frame::RetryRequest(list) => list.failed.len(),
+        Frame::PendingList(list) => list.ranges.len().max(list.partial.len()),
+        _ => 0,
     }
 }
 

@@ -6,15 +6,21 @@
 pub mod caps;
 pub mod codec;
 pub mod escape;
+pub mod exporter;
+pub mod file;
 pub mod frame;
 pub mod ids;
+pub mod importer;
+pub mod ledger;
 pub mod limits;
+pub mod liveness;
 pub mod manifest;
 pub mod message;
 pub mod path;
 pub mod progress;
 pub mod proof;
 pub mod reason;
+pub mod retry;
 pub mod ticket;
 
 use ids::Digest;

@@ -47,8 +47,10 @@ pub const MAX_TICKET_ADDRESSES: usize = 8;
 pub const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A session whose peer is silent, or whose bulk makes no progress, for this long is given up.
 pub const STALL: Duration = Duration::from_secs(30);
-/// An exporter that hears only keep-alives while the importer verifies and applies gives up after this long.
-pub const FINALIZE_PATIENCE: Duration = Duration::from_secs(600);
+/// Lowest rate of a transfer, in bytes a second over [`MIN_RATE_WINDOW`]; a slower peer is given up.
+pub const MIN_RATE: u64 = 1024;
+/// Over how long [`MIN_RATE`] is measured.
+pub const MIN_RATE_WINDOW: Duration = Duration::from_secs(60);
 /// How long the opener of a stream waits for the `ack`.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Retry rounds after the bulk (seed §6).

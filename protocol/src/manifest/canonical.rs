@@ -212,6 +212,7 @@ fn text<'a>(d: &mut Decoder<'a>) -> Refused<&'a str> {
 }
 
 /// A size; a number that no size can be is a limit passed, not a foreign type.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every type but the integers is refused alike")]
 fn unsigned(d: &mut Decoder<'_>) -> Refused<u64> {
     use minicbor::data::Type;
     match d.datatype()? {

@@ -1,0 +1,126 @@
+//! Claims about lanes: SPEC §5.4 (RELIABILITY A41-A47, A52).
+
+use super::*;
+use crate::frame::Abort;
+use crate::manifest::{Entry, ManifestBuilder};
+use crate::path::RelPath;
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// Entries 0 `a` ("alpha"), 1 `d` (dir), 2 `e` (empty); all files requested.
+fn lane() -> LaneReceiver {
+    let mut builder = ManifestBuilder::new(None, None);
+    let path = |raw| RelPath::parse(raw).expect("valid");
+    let file = |raw, bytes: &[u8]| Entry {
+        path: path(raw),
+        node: Node::File { size: bytes.len() as u64, sha256: digest(bytes) },
+        mode: None,
+        mtime: None,
+    };
+    builder.push(&file("a", b"alpha")).expect("valid");
+    builder.push(&Entry { path: path("d"), node: Node::Dir, mode: None, mtime: None }).expect("valid");
+    builder.push(&file("e", b"")).expect("valid");
+    let requested = Requested::none_of(3);
+    requested.request(EntryIndex(0));
+    requested.request(EntryIndex(2));
+    LaneReceiver::new(Arc::new(builder.finish().expect("valid")), Arc::new(requested), 4096)
+}
+
+fn begin(index: u32, bytes: &[u8]) -> Frame {
+    Frame::FileBegin(FileBegin { index: EntryIndex(index), size: bytes.len() as u64, sha256: digest(bytes), offset: 0 })
+}
+
+fn chunk(bytes: &'static [u8]) -> Frame {
+    Frame::FileChunk(Bytes::from_static(bytes))
+}
+
+fn end(index: u32) -> Frame {
+    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None })
+}
+
+fn play(frames: impl IntoIterator<Item = Frame>) -> Result<Vec<LaneStep>, Code> {
+    let mut lane = lane();
+    frames.into_iter().map(|f| lane.handle(f).map_err(|v| v.code)).collect()
+}
+
+fn failed(index: u32, reason: FailureReason) -> LaneStep {
+    LaneStep::Drop { entry: FailedEntry { index: EntryIndex(index), reason }, from_exporter: None }
+}
+
+#[test]
+fn whole_files_are_verified_and_empty_ones_need_no_chunk() {
+    let steps = play([begin(0, b"alpha"), chunk(b"al"), chunk(b"pha"), end(0), begin(2, b""), end(2)]).expect("legal");
+    assert_eq!(steps[3], LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5 }));
+    assert_eq!(steps[5], LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0 }));
+}
+
+#[test]
+fn a_wrong_byte_a_missing_byte_and_a_byte_too_many_fail_the_file_only() {
+    let after = |frames: Vec<Frame>| {
+        let mut all = vec![begin(0, b"alpha")];
+        all.extend(frames);
+        all.extend([end(0), begin(2, b""), end(2)]);
+        let mut steps = play(all).expect("the session lives");
+        assert_eq!(steps.pop(), Some(LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0 })));
+        steps.remove(steps.len() - 2)
+    };
+    assert_eq!(after(vec![chunk(b"alphA")]), failed(0, FailureReason::HashMismatch));
+    assert_eq!(after(vec![chunk(b"alph")]), failed(0, FailureReason::SizeMismatch));
+    assert_eq!(after(vec![chunk(b"alpha"), chunk(b"!")]), failed(0, FailureReason::SizeMismatch));
+}
+
+#[test]
+fn nothing_is_written_past_the_declared_size() {
+    let steps = play([begin(0, b"alpha"), chunk(b"alp"), chunk(b"ha and more"), chunk(b"x")]).expect("legal");
+    assert_eq!(steps[1..], [LaneStep::Write(Bytes::from_static(b"alp")), LaneStep::Ignore, LaneStep::Ignore]);
+}
+
+#[test]
+fn frames_out_of_place_end_the_session() {
+    let begin_a = || begin(0, b"alpha");
+    let whole = || [begin_a(), chunk(b"alpha"), end(0)];
+    let cases: Vec<(&str, Vec<Frame>, Code)> = vec![
+        ("unknown index", vec![begin(9, b"alpha")], Code::FrameUnexpected),
+        ("a directory", vec![begin(1, b"")], Code::FrameUnexpected),
+        ("other size", vec![begin(0, b"alphaa")], Code::FrameUnexpected),
+        ("other hash", vec![begin(0, b"ALPHA")], Code::FrameUnexpected),
+        ("two at once", vec![begin_a(), begin(2, b"")], Code::FrameUnexpected),
+        ("an ok file again", whole().into_iter().chain([begin_a()]).collect(), Code::FrameUnexpected),
+        ("chunk without begin", vec![chunk(b"x")], Code::FrameUnexpected),
+        ("end without begin", vec![end(0)], Code::FrameUnexpected),
+        ("end of another", vec![begin_a(), end(2)], Code::FrameUnexpected),
+        ("chunk over the agreed size", vec![begin_a(), Frame::FileChunk(vec![0; 4097].into())], Code::FrameTooLarge),
+        ("control frame", vec![Frame::Abort(Abort { code: Code::Aborted })], Code::FrameUnexpected),
+        (
+            "an offset nobody agreed to",
+            vec![Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: digest(b"alpha"), offset: 2 })],
+            Code::OffsetMismatch,
+        ),
+    ];
+    for (what, frames, code) in cases {
+        assert_eq!(play(frames).err(), Some(code), "{what}");
+    }
+}
+
+#[test]
+fn the_same_entry_on_two_lanes_is_refused_on_the_second() {
+    let mut one = lane();
+    let mut two = LaneReceiver::new(one.manifest.clone(), one.requested.clone(), 4096);
+    one.handle(begin(0, b"alpha")).expect("first");
+    assert_eq!(two.handle(begin(0, b"alpha")).err().map(|v| v.code), Some(Code::FrameUnexpected));
+}
+
+#[test]
+fn a_failed_write_and_a_failed_read_both_fail_the_file() {
+    let mut lane = lane();
+    lane.handle(begin(0, b"alpha")).expect("legal");
+    lane.fail(FailureReason::IoError);
+    assert_eq!(lane.handle(chunk(b"alpha")), Ok(LaneStep::Ignore));
+    assert_eq!(lane.handle(end(0)), Ok(failed(0, FailureReason::IoError)));
+    lane.handle(begin(2, b"")).expect("legal");
+    let gone = Frame::FileEnd(FileEnd { index: EntryIndex(2), failed: Some(Code::SourceChanged) });
+    let entry = FailedEntry { index: EntryIndex(2), reason: FailureReason::IoError };
+    assert_eq!(lane.handle(gone), Ok(LaneStep::Drop { entry, from_exporter: Some(Code::SourceChanged) }));
+}

@@ -1,0 +1,272 @@
+//! What a program that embeds a node sees: jobs, their views, and how they end.
+//!
+//! A *job* is one `offer` or one `import` of this process. It gets a session once a ticket is redeemed.
+//! Every job has a [`JobView`] in a watch channel; it always holds the newest state, so a slow reader
+//! misses intermediate states but never the last one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::progress::Phase;
+use me_sync_protocol::reason::Code;
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
+
+use crate::coordinator::CoordinatorHandle;
+
+/// Number of a job within its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct JobId(pub(crate) u64);
+
+/// Which side of a migration this device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Its tree is read.
+    Exporter,
+    /// Its target is replaced.
+    Importer,
+}
+
+/// Who is at the other end. Names come from the peer and need escaping when printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerSummary {
+    /// libp2p PeerId, base58.
+    pub peer_id: String,
+    /// What its owner calls it.
+    pub device_name: String,
+    /// The address in use, if known.
+    pub address: Option<String>,
+    /// `tcp` or `quic`, if known.
+    pub transport: Option<String>,
+}
+
+/// The seed's progress fields (§10), by its names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ProgressView {
+    /// Files verified (importer) or sent whole (exporter).
+    pub files_ok: u64,
+    /// Files that failed and have not succeeded since.
+    pub files_failed: u64,
+    /// Files in the manifest.
+    pub files_total: u64,
+    /// Payload bytes received (importer) or sent (exporter), the file under way included.
+    pub bytes_received: u64,
+    /// Sum of all file sizes.
+    pub bytes_total: u64,
+    /// Payload bytes a second over the last seconds.
+    pub transfer_bps: u64,
+    /// Retry round, 0 in the bulk.
+    pub retry_round: u32,
+    /// What is going on, in words for people.
+    pub detail: String,
+}
+
+/// What is already at the target, for the question whether to replace it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OldTreeSummary {
+    /// Regular files; a lower bound if `is_partial`.
+    pub files: u64,
+    /// Bytes in them; a lower bound if `is_partial`.
+    pub bytes: u64,
+    /// The count stopped early, because the tree is very large.
+    pub is_partial: bool,
+}
+
+/// Both sides of an import, before any data moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Review {
+    /// Name of the source directory on the exporter.
+    pub source_name: String,
+    /// Regular files that will come.
+    pub files: u64,
+    /// Directories that will come.
+    pub dirs: u64,
+    /// Symbolic links that will come.
+    pub symlinks: u64,
+    /// Bytes that will come.
+    pub bytes: u64,
+    /// Names at the top of the incoming tree, the first ten.
+    pub top_names: Vec<String>,
+    /// The directory that will become that tree.
+    pub target: PathBuf,
+    /// What is there now and will be kept for rollback; none when the target does not exist or is empty.
+    pub replaces: Option<OldTreeSummary>,
+    /// How long the replaced tree is kept.
+    #[serde(serialize_with = "as_seconds")]
+    pub keep_for: Duration,
+    /// Anything the person should know: open files, odd file systems.
+    pub warnings: Vec<String>,
+}
+
+/// One file that did not make it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailureView {
+    /// Its path in the tree.
+    pub path: String,
+    /// The seed's reason.
+    pub reason: String,
+    /// The finer local code, where there is one.
+    pub code: Option<String>,
+}
+
+/// A finished migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Completion {
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Payload bytes of the tree.
+    pub bytes: u64,
+    /// SHA-256 of the manifest, hex: the name of this exact tree.
+    pub manifest_sha256: String,
+    /// The directory that is now that tree (importer).
+    pub target: Option<PathBuf>,
+    /// Where the replaced tree is kept (importer), if there was one.
+    pub retained: Option<PathBuf>,
+    /// Until when, in milliseconds since 1970.
+    pub retained_until_ms: Option<u64>,
+    /// What was left out or adapted: skipped entries, dropped mode bits.
+    pub notes: Vec<String>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+pub enum Outcome {
+    /// The new tree is in place and durable.
+    Completed(Completion),
+    /// Nothing was applied.
+    Failed {
+        /// Stable code.
+        #[serde(serialize_with = "as_text")]
+        code: Code,
+        /// What happened, in a sentence.
+        message: String,
+        /// What to do next, in a sentence.
+        hint: String,
+    },
+}
+
+/// The state of one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobView {
+    /// This side's role.
+    pub role: Role,
+    /// The session, once there is one.
+    #[serde(serialize_with = "as_optional_text")]
+    pub session_id: Option<SessionId>,
+    /// The seed's phase.
+    #[serde(serialize_with = "as_text")]
+    pub phase: Phase,
+    /// The other device, once connected.
+    pub peer: Option<PeerSummary>,
+    /// The seed's counters.
+    pub progress: ProgressView,
+    /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
+    pub review: Option<Review>,
+    /// Files that fail at the moment, the first hundred.
+    pub failures: Vec<FailureView>,
+    /// How many fail in all.
+    pub failures_total: u64,
+    /// Set once, at the end.
+    pub outcome: Option<Outcome>,
+}
+
+impl JobView {
+    pub(crate) fn new(role: Role) -> Self {
+        Self {
+            role,
+            session_id: None,
+            phase: Phase::NearbyConnecting,
+            peer: None,
+            progress: ProgressView::default(),
+            review: None,
+            failures: Vec::new(),
+            failures_total: 0,
+            outcome: None,
+        }
+    }
+}
+
+/// A handle on one job. Dropping it does not end the job.
+#[derive(Debug, Clone)]
+pub struct JobHandle {
+    pub(crate) id: JobId,
+    pub(crate) view: watch::Receiver<JobView>,
+    pub(crate) coordinator: CoordinatorHandle,
+}
+
+impl JobHandle {
+    /// The job's number.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The newest view.
+    pub fn view(&self) -> JobView {
+        self.view.borrow().clone()
+    }
+
+    /// A receiver that wakes at every change.
+    pub fn watch(&self) -> watch::Receiver<JobView> {
+        self.view.clone()
+    }
+
+    /// Waits for the end. Cancel-safe.
+    pub async fn outcome(&self) -> Outcome {
+        let mut view = self.view.clone();
+        let ended = view.wait_for(|v| v.outcome.is_some()).await.ok().and_then(|v| v.outcome.clone());
+        ended.unwrap_or_else(stopped)
+    }
+
+    /// Waits until the job asks for a decision or ends; none when it ended. Cancel-safe.
+    pub async fn review(&self) -> Option<Review> {
+        let mut view = self.view.clone();
+        let found = view.wait_for(|v| v.review.is_some() || v.outcome.is_some()).await.ok();
+        found.and_then(|v| v.review.clone())
+    }
+
+    /// Agrees to what [`JobView::review`] shows.
+    pub async fn accept(&self) {
+        self.coordinator.decide(self.id, true).await;
+    }
+
+    /// Refuses what [`JobView::review`] shows: the session ends with `declined`.
+    pub async fn decline(&self) {
+        self.coordinator.decide(self.id, false).await;
+    }
+
+    /// Stops the job. Too late once the swap has begun: then it ends as completed.
+    pub async fn abort(&self) {
+        self.coordinator.abort(self.id).await;
+    }
+}
+
+/// The outcome of a job whose node is gone.
+fn stopped() -> Outcome {
+    Outcome::Failed {
+        code: Code::NodeStopping,
+        message: "the node stopped".to_owned(),
+        hint: "start it again and repeat the migration".to_owned(),
+    }
+}
+
+fn as_text<T: ToString, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&value.to_string())
+}
+
+fn as_optional_text<T: ToString, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => s.serialize_some(&value.to_string()),
+        None => s.serialize_none(),
+    }
+}
+
+fn as_seconds<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u64(value.as_secs())
+}

@@ -98,13 +98,17 @@ fn open_dir(root: BorrowedFd<'_>, path: &str, use_openat2: &mut bool) -> Result<
     dir.ok_or(Errno::NOENT)
 }
 
-/// Opens one name. It is looked at first, so that a FIFO or device standing there is not even opened; what is
-/// swapped in between is opened without blocking and found out by the second look.
+/// Opens one name. It is looked at first, so that a FIFO or device standing there is not even opened.
 fn open_regular(dir: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, Stamp), OpenRefused> {
-    let before = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(OpenRefused::NotRegular);
     }
+    open_looked_at(dir, name)
+}
+
+/// What was swapped in after the first look is opened without waiting for anything, and the second look finds it.
+pub(super) fn open_looked_at(dir: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, Stamp), OpenRefused> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, Mode::empty())?;
     let stat = fstat(&file)?;

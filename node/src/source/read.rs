@@ -92,7 +92,7 @@ impl Snapshot {
     }
 
     /// Is the file of that stamp the one that was hashed as `index`?
-    fn holds(&self, index: EntryIndex, entry: &Entry<'_>, stamp: &Stamp) -> bool {
+    pub(super) fn holds(&self, index: EntryIndex, entry: &Entry<'_>, stamp: &Stamp) -> bool {
         self.ids.get(index.at()).is_some_and(|id| {
             id.ino == stamp.ino
                 && (id.ctime_secs, id.ctime_nanos) == stamp.ctime

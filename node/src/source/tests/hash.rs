@@ -1,5 +1,4 @@
-use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use me_sync_protocol::ids::Digest;
@@ -60,25 +59,30 @@ fn a_file_that_changed_after_the_walk_is_taken_as_it_is_when_hashed() {
 // RELIABILITY F46
 #[test]
 fn a_file_that_never_stops_changing_is_named() {
-    let ground = Ground::new();
-    ground.file("quiet", "x");
-    let path = ground.file("log", vec![0; 16 << 20]);
-    let source = Source::scan(&ground.root, &leave_out_all()).unwrap();
-    let done = AtomicBool::new(false);
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
-            while !done.load(Relaxed) {
-                log.write_all(b"x").unwrap();
-            }
+    let write: [fn(&fs::File, u64) -> std::io::Result<usize>; 2] =
+        [|log, round| log.write_at(b"x", (16 << 20) + round), |log, _| log.write_at(b"x", 0)];
+    for write in write {
+        let ground = Ground::new();
+        ground.file("quiet", "x");
+        let path = ground.file("log", vec![0; 16 << 20]);
+        let source = Source::scan(&ground.root, &leave_out_all()).unwrap();
+        let done = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let log = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                let mut rounds = 0..;
+                while !done.load(Relaxed) {
+                    write(&log, rounds.next().unwrap()).unwrap();
+                }
+            });
+            let result = hash_with(source, 2);
+            done.store(true, Relaxed);
+            result
         });
-        let result = hash_with(source, 2);
-        done.store(true, Relaxed);
-        result
-    });
-    let err = result.unwrap_err();
-    assert!(matches!(&err, SourceError::Changed { path } if path == "log"), "{err}");
-    assert_eq!(err.code(), Code::SourceChanged);
+        let err = result.unwrap_err();
+        assert!(matches!(&err, SourceError::Changed { path } if path == "log"), "{err}");
+        assert_eq!(err.code(), Code::SourceChanged);
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use me_sync_protocol::reason::{Code, FailureReason};
 use rustix::fs::{CWD, Mode, RenameFlags, mkfifoat, renameat_with};
 
-use super::super::beneath::DirCache;
+use super::super::beneath::{DirCache, OpenRefused, open_looked_at};
+use super::super::tree::Stamp;
 use super::*;
 
 /// Exchanges two names below `root` without pause while `act` runs: at least `times` times, until the names were
@@ -268,6 +269,43 @@ fn racing_a_file_against_a_symlink_a_fifo_and_a_directory_never_blocks_and_never
             opened > 0 && refused > 0
         });
     }
+}
+
+// RELIABILITY F42: the moment between the look and the open, made as long as needed
+#[test]
+fn what_is_swapped_in_between_look_and_open_is_refused_without_waiting() {
+    let ground = Ground::new();
+    replace_by_fifo(&ground.file("d/fifo", ""));
+    replace_by_symlink(&ground.file("d/link", ""));
+    replace_by_dir(&ground.file("d/dir", ""));
+    let _listener = std::os::unix::net::UnixListener::bind(ground.root.join("d/socket")).unwrap();
+    for name in ["fifo", "link", "dir", "socket"] {
+        let dir = File::open(ground.root.join("d")).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(open_looked_at(dir.as_fd(), name)));
+        let result = told.recv_timeout(std::time::Duration::from_secs(10)).expect("it waits for a writer");
+        assert!(matches!(result, Err(OpenRefused::NotRegular | OpenRefused::Gone)), "{name}: {result:?}");
+    }
+}
+
+#[test]
+fn a_file_is_the_hashed_one_only_if_device_inode_size_and_both_times_agree() {
+    let ground = Ground::new();
+    ground.file("f", "content");
+    let snapshot = ground.snapshot();
+    let index = index_of(&snapshot, "f");
+    let entry = snapshot.manifest().entry(index).unwrap();
+    let root = File::open(&ground.root).unwrap();
+    let (_, stamp) = open_looked_at(root.as_fd(), "f").unwrap();
+    assert!(snapshot.holds(index, &entry, &stamp));
+    let others = [
+        Stamp { dev: stamp.dev + 1, ..stamp },
+        Stamp { ino: stamp.ino + 1, ..stamp },
+        Stamp { size: stamp.size + 1, ..stamp },
+        Stamp { mtime: (stamp.mtime.0, stamp.mtime.1 ^ 1), ..stamp },
+        Stamp { ctime: (stamp.ctime.0, stamp.ctime.1 ^ 1), ..stamp },
+    ];
+    assert!(others.iter().all(|other| !snapshot.holds(index, &entry, other)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use me_sync_protocol::ids::{Digest, EntryIndex};
-use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, Node};
+use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Node};
 use me_sync_protocol::path::RelPath;
 use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
@@ -47,7 +47,7 @@ impl Snapshot {
         let root_stamp = tree.root_stamp;
         let mode = root_stamp.map(|stamp| u32::from(stamp.mode));
         let mut builder = ManifestBuilder::new(mode, root_stamp.map(|stamp| mtime(stamp.mtime)));
-        let mut ids = Vec::with_capacity(tree.records().len());
+        let mut at = 0;
         let mut path = String::new();
         for ((index, record), digest) in (0u32..).zip(tree.records()).zip(&digests) {
             let node = match record.kind {
@@ -57,15 +57,13 @@ impl Snapshot {
                 Kind::LeftOut => continue,
             };
             tree.path(index, &mut path);
-            let at = ids.len() as u64;
-            let path = RelPath::parse(path.as_str())
-                .map_err(|why| me_sync_protocol::manifest::ManifestError::Path { index: at, why })?;
+            let path = RelPath::parse(path.as_str()).map_err(|why| ManifestError::Path { index: at, why })?;
             let mode = (record.kind != Kind::Symlink).then(|| u32::from(record.mode));
             builder.push(&Entry { path, node, mode, mtime: Some(record.mtime()) })?;
-            ids.push(record.id());
+            at += 1;
         }
         // sealing copies the manifest once; make room for that first
-        let (root, devices) = tree.into_root();
+        let (root, devices, ids) = tree.into_identities();
         drop(digests);
         let manifest = Arc::new(builder.finish()?);
         Ok(Self { root, root_path, manifest, ids, devices, skipped })
@@ -93,11 +91,8 @@ impl Snapshot {
 
     /// Is the file of that stamp the one that was hashed as `index`?
     pub(super) fn holds(&self, index: EntryIndex, entry: &Entry<'_>, stamp: &Stamp) -> bool {
-        self.ids.get(index.at()).is_some_and(|id| {
-            id.ino == stamp.ino
-                && (id.ctime_secs, id.ctime_nanos) == stamp.ctime
-                && self.devices.get(id.dev as usize) == Some(&stamp.dev)
-        }) && entry.size() == stamp.size
+        self.ids.get(index.at()).is_some_and(|id| id.is(stamp, &self.devices))
+            && entry.size() == stamp.size
             && entry.mtime == Some(mtime(stamp.mtime))
     }
 

@@ -1,6 +1,7 @@
-//! The walked tree in compact form: one 56-byte record an entry, names in one block, in manifest order.
+//! The walked tree in compact form: 56 bytes an entry and all names in one block, in manifest order.
 //!
-//! A record names its parent instead of repeating the path, so that a million entries stay below 100 MB.
+//! A record names its parent instead of repeating the path, so that a million entries stay below 100 MB. What the
+//! snapshot keeps of an entry lies apart from what is freed when the manifest holds it.
 
 use std::os::fd::OwnedFd;
 
@@ -62,16 +63,11 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) size: u64,
-    ino: u64,
     mtime_secs: i64,
-    ctime_secs: i64,
     mtime_nanos: u32,
-    ctime_nanos: u32,
     parent: u32,
     /// Where the name starts in [`Tree::text`]; a symlink's target follows it.
     text: u32,
-    /// Into [`Tree::devices`].
-    dev: u32,
     pub(super) mode: u16,
     name_len: u8,
     pub(super) kind: Kind,
@@ -80,10 +76,6 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn mtime(&self) -> Mtime {
         mtime((self.mtime_secs, self.mtime_nanos))
-    }
-
-    pub(super) fn id(&self) -> FileId {
-        FileId { ino: self.ino, ctime_secs: self.ctime_secs, ctime_nanos: self.ctime_nanos, dev: self.dev }
     }
 
     pub(super) fn parent(&self) -> Option<u32> {
@@ -97,7 +89,17 @@ pub(super) struct FileId {
     pub(super) ino: u64,
     pub(super) ctime_secs: i64,
     pub(super) ctime_nanos: u32,
+    /// Into the list of devices.
     pub(super) dev: u32,
+}
+
+impl FileId {
+    /// Do inode, device and change time agree?
+    pub(super) fn is(&self, stamp: &Stamp, devices: &[u64]) -> bool {
+        self.ino == stamp.ino
+            && (self.ctime_secs, self.ctime_nanos) == stamp.ctime
+            && devices.get(self.dev as usize) == Some(&stamp.dev)
+    }
 }
 
 #[derive(Debug)]
@@ -106,14 +108,16 @@ pub(super) struct Tree {
     pub(super) root: OwnedFd,
     /// None when the root is a single file; `root` is then the directory around it.
     pub(super) root_stamp: Option<Stamp>,
-    pub(super) devices: Vec<u64>,
+    devices: Vec<u64>,
     records: Vec<Record>,
+    /// Of the same entries.
+    ids: Vec<FileId>,
     text: String,
 }
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, root_stamp: Option<Stamp>) -> Self {
-        Self { root, root_stamp, devices: Vec::new(), records: Vec::new(), text: String::new() }
+        Self { root, root_stamp, devices: Vec::new(), records: Vec::new(), ids: Vec::new(), text: String::new() }
     }
 
     pub(super) fn records(&self) -> &[Record] {
@@ -143,44 +147,31 @@ impl Tree {
         let name_len = u8::try_from(name.len()).map_err(|_| ManifestError::Limit { what: "name length" })?;
         self.text.push_str(name);
         self.text.push_str(target);
-        let dev = self.device(stamp.dev);
+        let id = self.id(stamp);
+        self.ids.push(id);
+        let (mtime_secs, mtime_nanos) = stamp.mtime;
         let parent = parent.unwrap_or(NO_PARENT);
-        let mut record = Record {
-            size: 0,
-            ino: 0,
-            mtime_secs: 0,
-            ctime_secs: 0,
-            mtime_nanos: 0,
-            ctime_nanos: 0,
-            parent,
-            text,
-            dev,
-            mode: 0,
-            name_len,
-            kind,
-        };
-        stamp_record(&mut record, stamp);
-        self.records.push(record);
+        let size = if kind == Kind::File { stamp.size } else { 0 };
+        self.records.push(Record { size, mtime_secs, mtime_nanos, parent, text, mode: stamp.mode, name_len, kind });
         Ok(index)
     }
 
     /// Takes over what the file system says now.
     pub(super) fn restamp(&mut self, index: u32, stamp: &Stamp) {
-        let dev = self.device(stamp.dev);
+        self.ids[index as usize] = self.id(stamp);
         let record = &mut self.records[index as usize];
-        record.dev = dev;
-        stamp_record(record, stamp);
+        record.size = if record.kind == Kind::File { stamp.size } else { 0 };
+        record.mode = stamp.mode;
+        (record.mtime_secs, record.mtime_nanos) = stamp.mtime;
     }
 
     /// Is this what the record says?
     pub(super) fn is_stamped(&self, index: u32, stamp: &Stamp) -> bool {
-        let record = self.record(index);
+        let (record, id) = (self.record(index), &self.ids[index as usize]);
         record.size == stamp.size
-            && record.ino == stamp.ino
             && record.mode == stamp.mode
             && (record.mtime_secs, record.mtime_nanos) == stamp.mtime
-            && (record.ctime_secs, record.ctime_nanos) == stamp.ctime
-            && self.devices.get(record.dev as usize) == Some(&stamp.dev)
+            && id.is(stamp, &self.devices)
     }
 
     pub(super) fn leave_out(&mut self, index: u32) {
@@ -218,9 +209,16 @@ impl Tree {
         }
     }
 
-    /// Frees everything but the root handle and the devices' numbers.
-    pub(super) fn into_root(self) -> (OwnedFd, Vec<u64>) {
-        (self.root, self.devices)
+    /// The root handle, the devices and the identities by manifest index; all else is freed.
+    pub(super) fn into_identities(mut self) -> (OwnedFd, Vec<u64>, Vec<FileId>) {
+        let mut kept = self.records.iter().map(|record| record.kind != Kind::LeftOut);
+        self.ids.retain(|_| kept.next().unwrap_or(false));
+        (self.root, self.devices, self.ids)
+    }
+
+    fn id(&mut self, stamp: &Stamp) -> FileId {
+        let (ctime_secs, ctime_nanos) = stamp.ctime;
+        FileId { ino: stamp.ino, ctime_secs, ctime_nanos, dev: self.device(stamp.dev) }
     }
 
     fn device(&mut self, dev: u64) -> u32 {
@@ -236,22 +234,13 @@ impl Tree {
     }
 }
 
-fn stamp_record(record: &mut Record, stamp: &Stamp) {
-    record.size = if record.kind == Kind::File { stamp.size } else { 0 };
-    record.ino = stamp.ino;
-    record.mode = stamp.mode;
-    (record.mtime_secs, record.mtime_nanos) = stamp.mtime;
-    (record.ctime_secs, record.ctime_nanos) = stamp.ctime;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_record_stays_small() {
-        assert_eq!(size_of::<Record>(), 56);
-        assert_eq!(size_of::<FileId>(), 24);
+        assert_eq!((size_of::<Record>(), size_of::<FileId>()), (32, 24));
     }
 
     #[test]

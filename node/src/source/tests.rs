@@ -116,3 +116,23 @@ fn as_ordinary_user<T: Send>(act: impl FnOnce() -> T + Send) -> T {
 fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
+
+/// Is this the process that [`again_in_a_process`] started?
+fn is_own_process() -> bool {
+    std::env::var_os("ME_SYNC_TEST_CHILD").is_some()
+}
+
+/// Runs the calling test again, alone in a process of its own, behind the words of `wrapper`.
+fn again_in_a_process(wrapper: &[&str]) {
+    let name = std::thread::current().name().unwrap().to_owned();
+    let exe = std::env::current_exe().unwrap();
+    let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([exe.as_os_str()]);
+    let child = std::process::Command::new(words.next().unwrap())
+        .args(words)
+        .args(["--exact", &name])
+        .env("ME_SYNC_TEST_CHILD", "1")
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && text.contains("1 passed"), "{text}");
+}

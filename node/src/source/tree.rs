@@ -244,6 +244,18 @@ mod tests {
     }
 
     #[test]
+    fn a_million_entries_fit_and_one_more_is_a_limit_passed() {
+        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let stamp = Stamp { dev: 0, ino: 0, size: 1, mode: 0, mtime: (0, 0), ctime: (0, 0) };
+        let mut tree = Tree::new(root, None);
+        for _ in 0..MAX_ENTRIES {
+            tree.push(None, "x", Kind::File, &stamp, "").unwrap();
+        }
+        let err = tree.push(None, "x", Kind::File, &stamp, "").unwrap_err();
+        assert_eq!(err.code(), me_sync_protocol::reason::Code::ManifestLimit);
+    }
+
+    #[test]
     fn times_out_of_range_are_clamped_and_others_kept_to_the_nanosecond() {
         assert_eq!(mtime((i64::MAX, 5)), Mtime { ms: MAX_MTIME_MS, sub_ns: 0 });
         assert_eq!(mtime((i64::MIN, 5)), Mtime { ms: -MAX_MTIME_MS, sub_ns: 0 });

@@ -245,23 +245,17 @@ fn modes_and_times_are_kept_to_the_last_bit_and_nanosecond() {
     assert_eq!((mode("d/f"), mode("d"), manifest.header().root_mode), (Some(0o4751), Some(0o1770), Some(0o750)));
 }
 
-/// Runs this test again in a process of its own, where few file handles are left.
+fn leave_file_handles(most: u64) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+}
+
 #[test]
 fn a_tree_64_deep_is_walked_hashed_and_served_with_128_file_handles() {
-    const CHILD: &str = "ME_SYNC_TEST_FEW_HANDLES";
-    if std::env::var_os(CHILD).is_none() {
-        let name = std::thread::current().name().unwrap().to_owned();
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &name])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && text.contains("1 passed"), "{text}");
-        return;
+    if !is_own_process() {
+        return again_in_a_process(&[]);
     }
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum }).unwrap();
+    leave_file_handles(128);
     let ground = Ground::new();
     let deep = vec!["d"; 63].join("/");
     ground.file(&format!("{deep}/f"), "deep");
@@ -275,6 +269,54 @@ fn a_tree_64_deep_is_walked_hashed_and_served_with_128_file_handles() {
         if snapshot.manifest().entry(index).unwrap().is_file() {
             readers.iter_mut().for_each(|reader| drop(reader.open(index).unwrap()));
         }
+    }
+}
+
+// RELIABILITY F31
+#[test]
+fn running_out_of_file_handles_is_an_error_and_never_a_file_left_out() {
+    if !is_own_process() {
+        return again_in_a_process(&[]);
+    }
+    let ground = Ground::new();
+    ground.file(&format!("{}/f", vec!["d"; 40].join("/")), "deep");
+    let held: Vec<_> = (0..2).map(|_| Source::scan(&ground.root, &leave_out_all()).unwrap()).collect();
+    leave_file_handles(30);
+    let err = Source::scan(&ground.root, &leave_out_all()).unwrap_err();
+    assert!(matches!(err, SourceError::Io { .. }), "{err}");
+    assert_eq!(err.code(), Code::IoError);
+    // while hashing
+    leave_file_handles(0);
+    for source in held {
+        let err = hash_with(source, 1).unwrap_err();
+        assert!(matches!(err, SourceError::Io { .. }), "{err}");
+    }
+}
+
+#[test]
+fn a_file_system_mounted_below_the_root_belongs_to_the_tree() {
+    if !geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        #[expect(clippy::print_stderr, reason = "says why nothing was tested")]
+        {
+            eprintln!("not root: nothing can be mounted");
+        }
+        return;
+    }
+    if !is_own_process() {
+        return again_in_a_process(&["unshare", "--mount"]);
+    }
+    let ground = Ground::new();
+    ground.file("a", "below");
+    fs::create_dir(ground.root.join("m")).unwrap();
+    let none = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", ground.root.join("m"), "tmpfs", none, c"size=1m").unwrap();
+    ground.file("m/in/f", "mounted");
+    ground.file("z", "below");
+    let snapshot = ground.snapshot();
+    assert_eq!(paths(snapshot.manifest()), ["a", "m", "m/in", "m/in/f", "z"]);
+    for (path, text) in [("a", "below"), ("m/in/f", "mounted"), ("z", "below")] {
+        assert_eq!(serve(&snapshot, path).unwrap(), text.as_bytes());
     }
 }
 

@@ -1,0 +1,327 @@
+//! Hashing every file of a walked tree on several threads.
+//!
+//! Large files are taken first, the largest first of all, so that none is left to one thread at the end; small ones
+//! follow in blocks of neighbours, which share directory handles. Threads only read the tree; what they find goes
+//! through a bounded channel to the caller's thread, which owns it.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use me_sync_protocol::ids::Digest;
+use rustix::fs::{Advice, fadvise, fstat};
+use rustix::io::{Errno, read};
+use sha2::{Digest as _, Sha256};
+
+use super::beneath::{DirCache, OpenRefused, is_exhaustion};
+use super::error::SourceError;
+use super::skipped::SkippedReport;
+use super::tree::{Kind, Stamp, Tree};
+use super::{HashProgress, ScanOptions};
+
+/// Files from this size on are handed out alone, and the kernel is told to read ahead.
+const LARGE: u64 = 1 << 20;
+/// Neighbouring entries handed out at once.
+const BLOCK: usize = 32;
+/// Read size: stays in the processor's second-level cache between read and hash.
+const BUFFER: usize = 256 << 10;
+/// How often a file that changed under the reader is hashed again, and how long to wait before each time.
+const PAUSES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
+/// Directory handles of all threads together.
+const DIR_HANDLES: usize = 64;
+
+/// Hashes all files; digests are by record number, and zero for what is no file. Files that changed since the walk
+/// are restamped, those that cannot be hashed are left out or fail the whole, as the options say.
+pub(super) fn hash_all(
+    tree: &mut Tree,
+    skipped: &mut SkippedReport,
+    options: &ScanOptions,
+    threads: NonZeroUsize,
+    progress: &HashProgress,
+    stop: &AtomicBool,
+) -> Result<Vec<Digest>, SourceError> {
+    let mut digests = vec![Digest([0; Digest::LEN]); tree.records().len()];
+    let mut outcomes = Outcomes::default();
+    let job = Job::new(tree, options, progress, stop);
+    let (files, bytes) = job.totals();
+    progress.files_total.store(files, Relaxed);
+    progress.bytes_total.store(bytes, Relaxed);
+    std::thread::scope(|scope| {
+        let (reports, arriving) = sync_channel(2 * threads.get());
+        for _ in 0..threads.get() {
+            let reports = reports.clone();
+            let job = &job;
+            let dirs = DirCache::new(NonZeroUsize::new(DIR_HANDLES / threads).unwrap_or(NonZeroUsize::MIN));
+            scope.spawn(move || job.work(dirs, &reports));
+        }
+        drop(reports);
+        // leaving this loop drops the receiver, and every thread stops at its next report
+        for report in arriving {
+            for (record, outcome) in report? {
+                outcomes.take(&mut digests, tree, record, outcome);
+            }
+        }
+        Ok::<(), SourceError>(())
+    })
+    .inspect_err(|_| tracing::debug!("hashing ends early"))?;
+    // a thread that sees the flag leaves its work undone
+    if outcomes.count < files {
+        return Err(SourceError::Aborted);
+    }
+    for (record, stamp) in outcomes.restamped {
+        tree.restamp(record, &stamp);
+    }
+    let mut path = String::new();
+    outcomes.left_out.sort_unstable_by_key(|(record, _)| *record);
+    for (record, why) in outcomes.left_out {
+        tree.path(record, &mut path);
+        skipped.unreadable.add(path.as_bytes(), why);
+        tree.leave_out(record);
+    }
+    Ok(digests)
+}
+
+/// What became of one file.
+enum Outcome {
+    Hashed { digest: Digest, stamp: Stamp },
+    LeftOut { why: String },
+}
+
+type Report = Result<Vec<(u32, Outcome)>, SourceError>;
+
+#[derive(Default)]
+struct Outcomes {
+    count: u64,
+    restamped: Vec<(u32, Stamp)>,
+    left_out: Vec<(u32, String)>,
+}
+
+impl Outcomes {
+    fn take(&mut self, digests: &mut [Digest], tree: &Tree, record: u32, outcome: Outcome) {
+        self.count += 1;
+        match outcome {
+            Outcome::Hashed { digest, stamp } => {
+                digests[record as usize] = digest;
+                if !tree.is_stamped(record, &stamp) {
+                    self.restamped.push((record, stamp));
+                }
+            }
+            Outcome::LeftOut { why } => self.left_out.push((record, why)),
+        }
+    }
+}
+
+struct Job<'a> {
+    tree: &'a Tree,
+    skip_unreadable: bool,
+    progress: &'a HashProgress,
+    stop: &'a AtomicBool,
+    /// Another thread failed.
+    failed: AtomicBool,
+    large: Vec<u32>,
+    /// Next unit of work: first the large files, then the blocks.
+    cursor: AtomicUsize,
+}
+
+/// Why this reading of a file does not count.
+enum Unsettled {
+    /// It changed between the first and the last look.
+    Written,
+    /// It is not there, or not a regular file any more.
+    Replaced,
+}
+
+enum Attempt {
+    Hashed(Digest, Stamp),
+    Again(Unsettled),
+    Refused(io::Error),
+    Stopped,
+}
+
+impl<'a> Job<'a> {
+    fn new(tree: &'a Tree, options: &ScanOptions, progress: &'a HashProgress, stop: &'a AtomicBool) -> Self {
+        let mut large: Vec<u32> = (0u32..)
+            .zip(tree.records())
+            .filter(|(_, record)| record.kind == Kind::File && record.size >= LARGE)
+            .map(|(index, _)| index)
+            .collect();
+        large.sort_by_key(|index| std::cmp::Reverse(tree.record(*index).size));
+        Self {
+            tree,
+            skip_unreadable: options.skip_unreadable,
+            progress,
+            stop,
+            failed: AtomicBool::new(false),
+            large,
+            cursor: AtomicUsize::new(0),
+        }
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        let files = self.tree.records().iter().filter(|record| record.kind == Kind::File);
+        files.fold((0, 0), |(count, bytes), record| (count + 1, bytes.saturating_add(record.size)))
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Relaxed) || self.failed.load(Relaxed)
+    }
+
+    /// One thread's life.
+    fn work(&self, mut dirs: DirCache, reports: &SyncSender<Report>) {
+        let mut buffer = vec![0; BUFFER];
+        let mut path = String::new();
+        while !self.stopping() {
+            let unit = self.cursor.fetch_add(1, Relaxed);
+            let Some(files) = self.files_of(unit) else { return };
+            let mut done = Vec::with_capacity(files.len());
+            for record in files {
+                self.tree.path(record, &mut path);
+                match self.settle(record, &path, &mut dirs, &mut buffer) {
+                    Ok(Some(outcome)) => done.push((record, outcome)),
+                    Ok(None) => return,
+                    Err(err) => {
+                        self.failed.store(true, Relaxed);
+                        // nobody listens any more: another error came first
+                        reports.send(Err(err)).ok();
+                        return;
+                    }
+                }
+            }
+            if reports.send(Ok(done)).is_err() {
+                self.failed.store(true, Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// The files of a unit; none behind the last one.
+    fn files_of(&self, unit: usize) -> Option<Vec<u32>> {
+        if let Some(large) = self.large.get(unit) {
+            return Some(vec![*large]);
+        }
+        let records = self.tree.records();
+        let from = (unit - self.large.len()).checked_mul(BLOCK).filter(|from| *from < records.len())?;
+        let block = from..records.len().min(from + BLOCK);
+        let small = |at: &usize| records[*at].kind == Kind::File && records[*at].size < LARGE;
+        // record numbers are below MAX_ENTRIES
+        Some(block.filter(small).filter_map(|at| u32::try_from(at).ok()).collect())
+    }
+
+    /// Reads a file until one reading counts; none when told to stop.
+    fn settle(
+        &self,
+        record: u32,
+        path: &str,
+        dirs: &mut DirCache,
+        buffer: &mut [u8],
+    ) -> Result<Option<Outcome>, SourceError> {
+        let declared = self.tree.record(record).size;
+        let mut pauses = PAUSES.iter();
+        loop {
+            let mut counted = 0;
+            let attempt = self.attempt(path, dirs, buffer, &mut counted);
+            if !matches!(attempt, Attempt::Hashed(..)) {
+                self.progress.bytes_done.fetch_sub(counted, Relaxed);
+            }
+            let why = match attempt {
+                Attempt::Hashed(digest, stamp) => {
+                    adjust(&self.progress.bytes_total, declared, stamp.size);
+                    self.progress.files_done.fetch_add(1, Relaxed);
+                    return Ok(Some(Outcome::Hashed { digest, stamp }));
+                }
+                Attempt::Stopped => return Ok(None),
+                Attempt::Again(why) => match pauses.next() {
+                    Some(pause) => {
+                        if matches!(why, Unsettled::Written) {
+                            std::thread::sleep(*pause);
+                        }
+                        // the directories on the way may have been replaced too
+                        dirs.clear();
+                        continue;
+                    }
+                    None if matches!(why, Unsettled::Replaced) && self.skip_unreadable => {
+                        "vanished after the walk".to_owned()
+                    }
+                    None => return Err(SourceError::Changed { path: path.to_owned() }),
+                },
+                Attempt::Refused(err) => {
+                    let errno = Errno::from_io_error(&err);
+                    if self.skip_unreadable && !errno.is_some_and(is_exhaustion) {
+                        err.to_string()
+                    } else if matches!(errno, Some(Errno::ACCESS | Errno::PERM)) {
+                        return Err(SourceError::Unreadable { path: path.to_owned(), err });
+                    } else {
+                        return Err(SourceError::Io { path: path.to_owned(), err });
+                    }
+                }
+            };
+            adjust(&self.progress.bytes_total, declared, 0);
+            self.progress.files_total.fetch_sub(1, Relaxed);
+            return Ok(Some(Outcome::LeftOut { why }));
+        }
+    }
+
+    fn attempt(&self, path: &str, dirs: &mut DirCache, buffer: &mut [u8], counted: &mut u64) -> Attempt {
+        let (file, before) = match dirs.open_file(self.tree.root.as_fd(), path) {
+            Ok(opened) => opened,
+            Err(OpenRefused::Gone | OpenRefused::NotRegular) => return Attempt::Again(Unsettled::Replaced),
+            Err(OpenRefused::Denied(err) | OpenRefused::Io(err)) => return Attempt::Refused(err),
+        };
+        if before.size >= LARGE {
+            // advice: a file system that does not take it reads as well
+            fadvise(&file, 0, None, Advice::Sequential).ok();
+        }
+        let digest = match self.digest(&file, before.size, buffer, counted) {
+            Ok(Ok(digest)) => digest,
+            Ok(Err(refused)) => return refused,
+            Err(err) => return Attempt::Refused(err.into()),
+        };
+        match fstat(&file) {
+            Ok(stat) if Stamp::of(&stat) == before => Attempt::Hashed(digest, before),
+            Ok(_) => Attempt::Again(Unsettled::Written),
+            Err(err) => Attempt::Refused(err.into()),
+        }
+    }
+
+    /// Reads to the real end, which must be the declared one: some file systems make sizes up.
+    fn digest(
+        &self,
+        file: &OwnedFd,
+        size: u64,
+        buffer: &mut [u8],
+        counted: &mut u64,
+    ) -> Result<Result<Digest, Attempt>, Errno> {
+        let mut sha256 = Sha256::new();
+        loop {
+            if self.stopping() {
+                return Ok(Err(Attempt::Stopped));
+            }
+            let n = match read(file, &mut *buffer) {
+                Ok(n) => n,
+                Err(Errno::INTR) => continue,
+                Err(err) => return Err(err),
+            };
+            sha256.update(&buffer[..n]);
+            *counted += n as u64;
+            self.progress.bytes_done.fetch_add(n as u64, Relaxed);
+            let ended = n == 0 || (*counted == size && n < buffer.len());
+            if *counted > size || (ended && *counted < size) {
+                return Ok(Err(Attempt::Again(Unsettled::Written)));
+            }
+            if ended {
+                return Ok(Ok(Digest(sha256.finalize().into())));
+            }
+        }
+    }
+}
+
+fn adjust(total: &AtomicU64, from: u64, to: u64) {
+    if to >= from {
+        total.fetch_add(to - from, Relaxed);
+    } else {
+        total.fetch_sub(from - to, Relaxed);
+    }
+}

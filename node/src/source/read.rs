@@ -1,0 +1,199 @@
+//! Serving the files of a hashed tree, by manifest index only, and only as they were hashed.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use me_sync_protocol::ids::{Digest, EntryIndex};
+use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Node};
+use me_sync_protocol::path::RelPath;
+use rustix::fs::fstat;
+use rustix::io::{Errno, pread};
+
+use super::beneath::{DirCache, OpenRefused};
+use super::error::{ReadError, SourceError};
+use super::skipped::SkippedReport;
+use super::tree::{FileId, Kind, Stamp, Tree, mtime};
+
+/// Directory handles of one reader.
+const DIR_HANDLES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// A hashed tree: its manifest and what is needed to serve its files. Shared by all sessions that send it.
+pub struct Snapshot {
+    root: OwnedFd,
+    root_path: PathBuf,
+    manifest: Arc<Manifest>,
+    /// By manifest index.
+    ids: Vec<FileId>,
+    devices: Vec<u64>,
+    skipped: SkippedReport,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("manifest", &self.manifest).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    pub(super) fn seal(
+        tree: Tree,
+        digests: Vec<Digest>,
+        root_path: PathBuf,
+        skipped: SkippedReport,
+    ) -> Result<Self, SourceError> {
+        let root_stamp = tree.root_stamp;
+        let mode = root_stamp.map(|stamp| u32::from(stamp.mode));
+        let mut builder = ManifestBuilder::new(mode, root_stamp.map(|stamp| mtime(stamp.mtime)));
+        let mut at = 0;
+        let mut path = String::new();
+        for ((index, record), digest) in (0u32..).zip(tree.records()).zip(&digests) {
+            let node = match record.kind {
+                Kind::File => Node::File { size: record.size, sha256: *digest },
+                Kind::Dir => Node::Dir,
+                Kind::Symlink => Node::Symlink { target: tree.target(index).into() },
+                Kind::LeftOut => continue,
+            };
+            tree.path(index, &mut path);
+            let path = RelPath::parse(path.as_str()).map_err(|why| ManifestError::Path { index: at, why })?;
+            let mode = (record.kind != Kind::Symlink).then(|| u32::from(record.mode));
+            builder.push(&Entry { path, node, mode, mtime: Some(record.mtime()) })?;
+            at += 1;
+        }
+        // sealing copies the manifest once; make room for that first
+        let (root, devices, ids) = tree.into_identities();
+        drop(digests);
+        let manifest = Arc::new(builder.finish()?);
+        Ok(Self { root, root_path, manifest, ids, devices, skipped })
+    }
+
+    /// The sealed list of everything that is served.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// What lies below the root and is not in the manifest.
+    pub fn skipped(&self) -> &SkippedReport {
+        &self.skipped
+    }
+
+    /// The root with all symlinks resolved. Escape it before printing.
+    pub fn root(&self) -> &Path {
+        &self.root_path
+    }
+
+    /// A reader of its own for one lane. Holds at most eight directory handles.
+    pub fn reader(self: &Arc<Self>) -> SnapshotReader {
+        SnapshotReader { snapshot: Arc::clone(self), dirs: DirCache::new(DIR_HANDLES) }
+    }
+
+    /// Is the file of that stamp the one that was hashed as `index`?
+    pub(super) fn holds(&self, index: EntryIndex, entry: &Entry<'_>, stamp: &Stamp) -> bool {
+        self.ids.get(index.at()).is_some_and(|id| id.is(stamp, &self.devices))
+            && entry.size() == stamp.size
+            && entry.mtime == Some(mtime(stamp.mtime))
+    }
+
+    fn path(&self, index: EntryIndex) -> String {
+        self.manifest.entry(index).map(|entry| entry.path.as_str().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Opens files of a [`Snapshot`]. Cheap to make; not shared.
+#[derive(Debug)]
+pub struct SnapshotReader {
+    snapshot: Arc<Snapshot>,
+    dirs: DirCache,
+}
+
+impl SnapshotReader {
+    /// Opens the file at `index` if it is still the one that was hashed. Never blocks on what stands there instead.
+    ///
+    /// # Errors
+    /// `index` is no file; the file changed, is gone or replaced; it cannot be opened.
+    pub fn open(&mut self, index: EntryIndex) -> Result<SourceFile, ReadError> {
+        let snapshot = &self.snapshot;
+        let entry = snapshot.manifest.entry(index).filter(Entry::is_file).ok_or(ReadError::NotAFile { index })?;
+        let path = || entry.path.as_str().to_owned();
+        let (file, stamp) = match self.dirs.open_file(snapshot.root.as_fd(), entry.path.as_str()) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                // a handle of a directory that was moved away and made anew must not stay for the retry rounds
+                self.dirs.clear();
+                return Err(match refused {
+                    OpenRefused::Gone | OpenRefused::NotRegular => ReadError::Changed { path: path() },
+                    OpenRefused::Denied(err) => ReadError::Unreadable { path: path(), err },
+                    OpenRefused::Io(err) => ReadError::Io { path: path(), err },
+                });
+            }
+        };
+        if !snapshot.holds(index, &entry, &stamp) {
+            return Err(ReadError::Changed { path: path() });
+        }
+        Ok(SourceFile { file, snapshot: Arc::clone(snapshot), index, at: 0, size: stamp.size })
+    }
+}
+
+/// An open file of a snapshot. Gives at most the declared number of bytes.
+#[derive(Debug)]
+pub struct SourceFile {
+    file: OwnedFd,
+    snapshot: Arc<Snapshot>,
+    index: EntryIndex,
+    at: u64,
+    size: u64,
+}
+
+impl SourceFile {
+    /// The declared size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Continues at this offset in bytes, for a file that the importer has in part. Beyond the end is the end.
+    pub fn seek(&mut self, offset: u64) {
+        self.at = offset.min(self.size);
+    }
+
+    /// Fills all of `buf`, or what is left up to the declared end; 0 is the declared end (or an empty `buf`).
+    ///
+    /// # Errors
+    /// The file is shorter than declared, or reading fails.
+    pub fn read(&mut self, buf: &mut [u8]) -> Result<usize, ReadError> {
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
+        let wanted = buf.len().min(left);
+        let mut filled = 0;
+        while filled < wanted {
+            match pread(&self.file, &mut buf[filled..wanted], self.at) {
+                Ok(0) => return Err(self.changed()),
+                Ok(n) => {
+                    filled += n;
+                    self.at += n as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(err) => return Err(self.io(err)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Looks once more whether the file is still the hashed one. To be called behind the last byte.
+    ///
+    /// # Errors
+    /// It changed while it was read.
+    pub fn finish(self) -> Result<(), ReadError> {
+        let stat = fstat(&self.file).map_err(|err| self.io(err))?;
+        let entry = self.snapshot.manifest.entry(self.index).ok_or(ReadError::NotAFile { index: self.index })?;
+        if self.snapshot.holds(self.index, &entry, &Stamp::of(&stat)) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> ReadError {
+        ReadError::Changed { path: self.snapshot.path(self.index) }
+    }
+
+    fn io(&self, err: Errno) -> ReadError {
+        ReadError::Io { path: self.snapshot.path(self.index), err: err.into() }
+    }
+}

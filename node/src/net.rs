@@ -232,10 +232,14 @@ impl Reply {
 /// No listener could be opened, or no transport is enabled.
 #[expect(clippy::unused_async, reason = "must run inside a runtime, and says so by its type")]
 pub async fn spawn(config: NetConfig) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
+    start(config, actor::HELLO_TIMEOUT)
+}
+
+fn start(config: NetConfig, hello_timeout: Duration) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
     let (events, received) = mpsc::channel(EVENT_CAPACITY);
     let (commands, queue) = mpsc::channel(COMMAND_CAPACITY);
     let local = config.keypair.public().to_peer_id();
-    let actor = actor::Actor::new(config, queue, events)?;
+    let actor = actor::Actor::new(config, hello_timeout, queue, events)?;
     tokio::spawn(actor.run());
     Ok((NetHandle::new(local, commands), received))
 }

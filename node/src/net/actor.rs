@@ -36,6 +36,8 @@ const REDEEM_TRIES: u32 = 10;
 const REDEEM_WINDOW: Duration = Duration::from_secs(60);
 /// Connections and disconnections not yet fetched by the reader of the events; beyond it the oldest are lost.
 const OUTBOX: usize = 1024;
+/// A peer that connects says hello within this time (A66).
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,7 @@ pub(super) struct Actor {
     hello: Hello,
     transports: Transports,
     mdns: bool,
+    hello_timeout: Duration,
     searching: bool,
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
     started: Instant,
@@ -66,6 +69,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(
         config: NetConfig,
+        hello_timeout: Duration,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<NetEvent>,
     ) -> Result<Self, NetError> {
@@ -87,6 +91,7 @@ impl Actor {
             },
             transports: config.transports,
             mdns: config.mdns,
+            hello_timeout,
             searching: false,
             listeners,
             started: now,

@@ -225,7 +225,7 @@ mod tests {
         {
             job.add(candidate(address));
         }
-        let mut dial = |job: &mut Job, n: usize, at: Instant| {
+        let dial = |job: &mut Job, n: usize, at: Instant| {
             let address = job.next_candidate(at)?.address;
             job.dialled(ConnectionId::new_unchecked(n), address.clone());
             Some(address.to_string())

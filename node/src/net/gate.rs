@@ -128,7 +128,7 @@ mod tests {
     fn one_host_cannot_hold_all_places_without_a_hello_a64() {
         let mut gate = Gate::default();
         let local: Multiaddr = "/ip4/192.0.2.9/tcp/1".parse().unwrap();
-        let mut arrive = |gate: &mut Gate, n: usize, from: &str| {
+        let arrive = |gate: &mut Gate, n: usize, from: &str| {
             let id = ConnectionId::new_unchecked(n);
             gate.handle_pending_inbound_connection(id, &local, &from.parse().unwrap()).is_ok()
         };

@@ -1,7 +1,6 @@
 //! Connections and hellos: who is connected, who has said who they are, who is put out.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::request_response::OutboundRequestId;
@@ -20,8 +19,6 @@ use crate::net::behaviour::MAX_INBOUND;
 use crate::net::connect::JobKey;
 use crate::net::{ConnectError, Connected, NetEvent, OpenError, RequestError, TransportKind};
 
-/// A peer that connects says hello within this time (A66).
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From this many inbound connections on, the oldest without a hello makes room for the next (A64).
 const CROWDED: usize = MAX_INBOUND as usize - 4;
 /// A hello that fails with its connection is repeated over the next one this often.
@@ -128,7 +125,7 @@ impl Actor {
         self.peers
             .iter()
             .filter(|(_, peer)| peer.hello.is_none() && peer.greeting.is_none())
-            .flat_map(|(id, peer)| peer.live().filter(|c| c.inbound).map(move |c| (c.since + HELLO_TIMEOUT, *id, c.id)))
+            .flat_map(|(id, peer)| peer.live().filter(|c| c.inbound).map(|c| (c.since + self.hello_timeout, *id, c.id)))
     }
 
     pub(super) fn silent_due(&self) -> Option<Instant> {

@@ -121,10 +121,12 @@ impl EntryBlock {
 
     /// Puts the header in front and hashes the whole.
     pub(super) fn seal(mut self, header: ManifestHeader) -> Result<Manifest, ManifestError> {
-        let mut bytes = Vec::with_capacity(64 + self.bytes.len());
-        canonical::encode_header(&header, &mut bytes);
-        let shift = u32::try_from(bytes.len()).map_err(|_| ManifestError::Limit { what: "manifest bytes" })?;
-        bytes.append(&mut self.bytes);
+        let mut head = Vec::new();
+        canonical::encode_header(&header, &mut head);
+        let shift = u32::try_from(head.len()).map_err(|_| ManifestError::Limit { what: "manifest bytes" })?;
+        // in place: a second copy of a large manifest would double the peak of memory
+        self.bytes.splice(0..0, head);
+        let bytes = self.bytes;
         if self.starts.is_empty() {
             self.starts.push(0);
         }

@@ -1,0 +1,601 @@
+//! The coordinator: one actor that owns every session's state and is the only one to change it.
+//!
+//! It waits for one event, applies it synchronously, and drains the session's core. It never awaits a
+//! send: what has no room stays in the core until the control stream says that it has room again.
+//! Chunk bytes do not pass here; lanes report files, in batches.
+//!
+//! ```text
+//!  NodeHandle ─ commands ─►┐              ┌─► ControlLink task (one per session)
+//!  net ──────── events ───►│ Coordinator  ├─► lane tasks and threads (up to 4 per session)
+//!  tasks ────── events ───►│ jobs, cores  ├─► blocking work: hash, check, stage, apply
+//!  lanes ────── reports ──►┘              └─► watch channels (JobView)
+//! ```
+
+mod connect;
+mod control;
+mod explain;
+mod export;
+mod import;
+mod streams;
+mod tickets;
+mod view;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use me_sync_protocol::exporter::Input as ExportInput;
+use me_sync_protocol::frame::{Frame, Role as StreamRole};
+use me_sync_protocol::ids::{SessionId, TicketId};
+use me_sync_protocol::importer::Input as ImportInput;
+use me_sync_protocol::message::{Request, Response, SessionState};
+use me_sync_protocol::progress::{Counters, Phase};
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::retry::RetryPolicy;
+use me_sync_protocol::ticket::Ticket;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::connect::{Established, Route};
+use self::control::ControlLink;
+use self::explain::Failure;
+use self::export::ExportJob;
+use self::import::{Checked, ImportJob};
+use self::streams::Greeted;
+use self::tickets::{Allowance, TicketBook};
+use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
+use crate::clock::{self, Clock};
+use crate::net::{NetEvent, NetHandle, Reply, TransportPreference};
+use crate::source::{HashProgress, Snapshot, Source, SourceError};
+use crate::staging::{StageError, Staging, StateDir, Target};
+use crate::transfer::LaneEvent;
+
+/// Commands of callers that may wait.
+const COMMANDS: usize = 32;
+/// Events of tasks that may wait; a full queue slows the tasks down.
+const EVENTS: usize = 256;
+/// Batches of lane reports that may wait.
+const LANE_REPORTS: usize = 64;
+/// How often counters, rates and deadlines are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Sessions that may be active at once, in each role.
+const MAX_JOBS: usize = 16;
+/// Ended jobs that are remembered for peers who ask how their session ended.
+const REMEMBERED: usize = 64;
+/// A session without activity for this long is over (DESIGN §6).
+const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What the coordinator is made of and shares with its jobs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) net: NetHandle,
+    pub(crate) state: Arc<StateDir>,
+    pub(crate) clock: Clock,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) max_lanes: u8,
+    pub(crate) max_chunk: u32,
+    events: mpsc::Sender<Event>,
+    lanes: mpsc::Sender<(JobId, LaneEvent)>,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) faults: crate::hooks::FaultPlan,
+}
+
+/// What tasks report.
+#[derive(Debug)]
+enum Event {
+    /// A peer opened a stream and said what it is for.
+    Inbound(Greeted),
+    /// Something happened to a job.
+    Job(JobId, JobEvent),
+}
+
+#[derive(Debug)]
+enum JobEvent {
+    Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
+    ControlAccepted(ControlLink),
+    Established(Box<Result<Established, Failure>>),
+    ControlFrame(Frame),
+    ControlRoom,
+    ControlClosed,
+    ControlViolation(Code),
+    Checked(Box<Checked>, String),
+    Staged(Box<Result<Staging, StageError>>),
+    Swapping,
+    Applied(Box<Result<Completion, Failure>>),
+    Finished(Box<Outcome>),
+}
+
+/// What callers want.
+#[derive(Debug)]
+enum Command {
+    Offer {
+        source: Source,
+        ttl: Duration,
+        reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
+    },
+    Import {
+        ticket: Box<Ticket>,
+        peer: PeerId,
+        import: Box<ImportPlan>,
+        reply: oneshot::Sender<Result<JobHandle, Code>>,
+    },
+    Decide {
+        job: JobId,
+        agreed: bool,
+    },
+    Abort {
+        job: JobId,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What the coordinator contributes to a ticket.
+#[derive(Debug)]
+pub(crate) struct TicketParts {
+    pub(crate) id: TicketId,
+    pub(crate) secret: me_sync_protocol::ids::Secret,
+    pub(crate) expires_at_ms: u64,
+}
+
+/// An import whose target is pinned and checked.
+#[derive(Debug)]
+pub(crate) struct ImportPlan {
+    pub(crate) target: Target,
+    /// Ask before a tree that is there is replaced.
+    pub(crate) ask: bool,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) transport: TransportPreference,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.
+#[derive(Debug, Clone)]
+pub(crate) struct CoordinatorHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl CoordinatorHandle {
+    pub(crate) async fn offer(&self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Offer { source, ttl, reply }, answer).await
+    }
+
+    pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
+        let (reply, answer) = oneshot::channel();
+        let (ticket, import) = (Box::new(ticket), Box::new(import));
+        self.ask(Command::Import { ticket, peer, import, reply }, answer).await
+    }
+
+    pub(crate) async fn decide(&self, job: JobId, agreed: bool) {
+        // with the coordinator gone the job has ended already
+        self.commands.send(Command::Decide { job, agreed }).await.ok();
+    }
+
+    pub(crate) async fn abort(&self, job: JobId) {
+        self.commands.send(Command::Abort { job }).await.ok();
+    }
+
+    /// Ends every job that can still be ended and waits for the rest.
+    pub(crate) async fn shutdown(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { done }).await.is_ok() {
+            ended.await.ok();
+        }
+    }
+
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<Result<T, Code>>) -> Result<T, Code> {
+        self.commands.send(command).await.map_err(|_| Code::NodeStopping)?;
+        answer.await.map_err(|_| Code::NodeStopping)?
+    }
+}
+
+/// What a coordinator starts with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) net: NetHandle,
+    pub(crate) net_events: mpsc::Receiver<NetEvent>,
+    pub(crate) state: Arc<StateDir>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) max_lanes: u8,
+    pub(crate) max_chunk: u32,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) faults: crate::hooks::FaultPlan,
+}
+
+#[derive(Debug)]
+enum Job {
+    Export(ExportJob),
+    Import(ImportJob),
+}
+
+#[derive(Debug)]
+struct Coordinator {
+    shared: Shared,
+    handle: CoordinatorHandle,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<Event>,
+    lanes: mpsc::Receiver<(JobId, LaneEvent)>,
+    net_events: mpsc::Receiver<NetEvent>,
+    net_is_up: bool,
+    jobs: BTreeMap<JobId, Job>,
+    next_job: u64,
+    tickets: TicketBook,
+    greetings: Arc<Semaphore>,
+    /// How ended sessions ended, for the peer that took part.
+    ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
+    shutdown: Option<oneshot::Sender<()>>,
+}
+
+/// Starts the coordinator's task.
+pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
+    let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let (events, event_queue) = mpsc::channel(EVENTS);
+    let (lanes, lane_queue) = mpsc::channel(LANE_REPORTS);
+    let handle = CoordinatorHandle { commands };
+    let tickets = TicketBook::new(setup.net.local_peer());
+    let shared = Shared {
+        net: setup.net,
+        state: setup.state,
+        clock: Clock::start(),
+        retry: setup.retry,
+        max_lanes: setup.max_lanes,
+        max_chunk: setup.max_chunk,
+        events,
+        lanes,
+        #[cfg(feature = "test-hooks")]
+        faults: setup.faults,
+    };
+    let coordinator = Coordinator {
+        shared,
+        handle: handle.clone(),
+        commands: command_queue,
+        events: event_queue,
+        lanes: lane_queue,
+        net_events: setup.net_events,
+        net_is_up: true,
+        jobs: BTreeMap::new(),
+        next_job: 1,
+        tickets,
+        greetings: Arc::new(Semaphore::new(streams::MAX_GREETINGS)),
+        ended: std::collections::VecDeque::new(),
+        shutdown: None,
+    };
+    tokio::spawn(coordinator.run());
+    handle
+}
+
+impl Coordinator {
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(command) = self.commands.recv() => self.command(command),
+                Some(event) = self.events.recv() => self.event(event),
+                Some((job, event)) = self.lanes.recv() => self.lane(job, event),
+                event = self.net_events.recv(), if self.net_is_up => match event {
+                    Some(event) => self.net_event(event),
+                    None => self.net_is_up = false,
+                },
+                _ = tick.tick() => self.tick(),
+            }
+            if let Some(done) = self.shutdown.take_if(|_| self.jobs.is_empty()) {
+                // the caller may have given up waiting
+                done.send(()).ok();
+                return;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Offer { source, ttl, reply } => {
+                let offered = self.offer(source, ttl);
+                // a caller that is gone leaves a ticket nobody knows; it expires
+                reply.send(offered).ok();
+            }
+            Command::Import { ticket, peer, import, reply } => {
+                let started = self.import(*ticket, peer, *import);
+                reply.send(started).ok();
+            }
+            Command::Decide { job, agreed } => {
+                if let Some(Job::Import(import)) = self.jobs.get_mut(&job) {
+                    import.decide(agreed, &self.shared);
+                }
+            }
+            Command::Abort { job } => self.stop(job, Code::Aborted),
+            Command::Shutdown { done } => {
+                self.shutdown = Some(done);
+                let all: Vec<_> = self.jobs.keys().copied().collect();
+                all.into_iter().for_each(|job| self.stop(job, Code::NodeStopping));
+            }
+        }
+    }
+
+    fn stop(&mut self, job: JobId, code: Code) {
+        match self.jobs.get_mut(&job) {
+            Some(Job::Export(export)) => export.stop(Failure::of(code, Role::Exporter), &self.shared),
+            Some(Job::Import(import)) => import.stop(Failure::of(code, Role::Importer), &self.shared),
+            None => {}
+        }
+    }
+
+    fn admit(&mut self) -> Result<JobId, Code> {
+        if self.shutdown.is_some() {
+            return Err(Code::NodeStopping);
+        }
+        if self.jobs.len() >= MAX_JOBS {
+            return Err(Code::Busy);
+        }
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        Ok(id)
+    }
+
+    fn offer(&mut self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
+        let id = self.admit()?;
+        let name = source.summary().root.file_name().map(|n| n.to_string_lossy().into_owned());
+        let expires = self.shared.clock.now().after(ttl);
+        let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.unwrap_or_else(|| "/".to_owned()));
+        let (view, watch) = watch::channel(JobView::new(Role::Exporter));
+        let progress = Arc::new(HashProgress::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        self.hash(id, source, progress.clone(), stop.clone());
+        self.jobs.insert(id, Job::Export(ExportJob::new(id, view, progress, stop, expires)));
+        let handle = JobHandle { id, view: watch, coordinator: self.handle.clone() };
+        Ok((TicketParts { id: ticket, secret, expires_at_ms }, handle))
+    }
+
+    /// Hashes on all cores while the importer is still on its way.
+    fn hash(&self, id: JobId, source: Source, progress: Arc<HashProgress>, stop: Arc<AtomicBool>) {
+        let events = self.shared.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let hashed = source.hash(threads, &progress, &stop).map(Arc::new);
+            // a coordinator that is gone does not need the news
+            events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
+        });
+    }
+
+    fn import(&mut self, ticket: Ticket, peer: PeerId, plan: ImportPlan) -> Result<JobHandle, Code> {
+        let id = self.admit()?;
+        let route = Route {
+            peer,
+            addresses: plan.addresses,
+            transport: plan.transport,
+            timeout: plan.connect_timeout,
+            max_lanes: self.shared.max_lanes,
+            max_chunk: self.shared.max_chunk,
+        };
+        let (view, watch) = watch::channel(JobView::new(Role::Importer));
+        view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
+        let connecting = CancellationToken::new();
+        let (net, events, cancelled) = (self.shared.net.clone(), self.shared.events.clone(), connecting.clone());
+        tokio::spawn(async move {
+            let result = tokio::select! {
+                () = cancelled.cancelled() => return,
+                result = connect::establish(net, ticket, route) => result,
+            };
+            events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
+        });
+        self.jobs.insert(id, Job::Import(ImportJob::new(id, view, plan.ask, plan.target, connecting)));
+        Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Inbound(greeted) => self.inbound(greeted),
+            Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
+            Event::Job(id, event) => match self.jobs.get_mut(&id) {
+                Some(Job::Export(job)) => export_event(job, event, &self.shared),
+                Some(Job::Import(job)) => import_event(job, event, &self.shared),
+                None => tracing::debug!("an event of a job that is gone"),
+            },
+        }
+    }
+
+    fn lane(&mut self, job: JobId, event: LaneEvent) {
+        match self.jobs.get_mut(&job) {
+            Some(Job::Export(export)) => export.lane(event, &self.shared),
+            Some(Job::Import(import)) => import.lane(event, &self.shared),
+            None => tracing::debug!("a report of a job that is gone"),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.shared.clock.now();
+        for job in self.jobs.values_mut() {
+            match job {
+                Job::Export(export) => export.tick(now, &self.shared),
+                Job::Import(import) => import.tick(now, &self.shared),
+            }
+        }
+    }
+
+    fn net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::InboundStream(inbound) => {
+                streams::greet(inbound, &self.greetings, self.shared.events.clone());
+            }
+            NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
+            // sessions notice through their own streams
+            NetEvent::PeerConnected(_) | NetEvent::PeerDisconnected(_) => {}
+        }
+    }
+
+    fn request(&mut self, peer: PeerId, request: &Request, reply: Reply) {
+        match request {
+            Request::Redeem(redeem) => {
+                let ours = Allowance {
+                    lanes: self.shared.max_lanes,
+                    chunk: self.shared.max_chunk,
+                    session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
+                };
+                let now = self.shared.clock.now();
+                match self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms()) {
+                    Ok(redeemed) => {
+                        if redeemed.is_new
+                            && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
+                        {
+                            job.granted(peer, None, redeemed.granted.clone(), &self.shared);
+                        }
+                        reply.send(Response::Granted(redeemed.granted));
+                    }
+                    Err(code) => {
+                        tracing::info!(%peer, %code, "a ticket was refused");
+                        reply.send(Response::Refused(code));
+                    }
+                }
+            }
+            Request::Status(query) => reply.send(self.status(peer, query.session_id)),
+            Request::Abort(abort) => {
+                let found = self.jobs.iter().find(|(_, job)| job.session() == Some((abort.session_id, peer)));
+                match found.map(|(id, _)| *id) {
+                    Some(id) => {
+                        self.stop(id, Code::Aborted);
+                        reply.send(Response::Done);
+                    }
+                    None => reply.send(Response::Refused(Code::SessionUnknown)),
+                }
+            }
+            Request::Hello(_) => reply.send(Response::Refused(Code::FrameUnexpected)),
+        }
+    }
+
+    /// Only the peer that takes part may know about a session.
+    fn status(&self, peer: PeerId, id: SessionId) -> Response {
+        let live = self.jobs.values().find(|job| job.session() == Some((id, peer)));
+        if let Some(job) = live {
+            return Response::Status(state_of(&job.view().borrow()));
+        }
+        let ended = self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (id, peer));
+        ended.map_or(Response::Refused(Code::SessionUnknown), |(_, _, state)| Response::Status(*state))
+    }
+
+    fn inbound(&mut self, greeted: Greeted) {
+        let Greeted { peer, hello, stream } = greeted;
+        let found = self.jobs.iter_mut().find(|(_, job)| job.session() == Some((hello.session_id, peer)));
+        match (found, hello.role) {
+            (Some((id, Job::Export(job))), StreamRole::Control) if job.takes_control() => {
+                let (id, events) = (*id, self.shared.events.clone());
+                tokio::spawn(async move {
+                    let mut stream = stream;
+                    if streams::accept(&mut stream).await.is_ok() {
+                        let link = ControlLink::spawn(id, stream, events.clone());
+                        events.send(Event::Job(id, JobEvent::ControlAccepted(link))).await.ok();
+                    }
+                });
+            }
+            (Some((_, Job::Import(job))), StreamRole::Lane(number)) if job.takes_lane(number) => {
+                job.lane_opened(number, stream, &self.shared);
+            }
+            (Some(_), _) => streams::refuse(stream, Code::FrameUnexpected),
+            (None, _) => streams::refuse(stream, Code::SessionUnknown),
+        }
+    }
+
+    fn finished(&mut self, id: JobId, outcome: Outcome) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.tickets.close(id);
+        let phase = match outcome {
+            Outcome::Completed(_) => Phase::Completed,
+            Outcome::Failed { .. } => Phase::Failed,
+        };
+        let view = job.view();
+        view.send_modify(|view| {
+            view.phase = phase;
+            view.progress.detail = view::detail(phase).to_owned();
+            view.outcome = Some(outcome);
+        });
+        if let (Some(session), Some(peer)) = (view.borrow().session_id, job.peer()) {
+            self.ended.truncate(REMEMBERED - 1);
+            self.ended.push_front((session, peer, state_of(&view.borrow())));
+        }
+    }
+}
+
+impl Job {
+    fn view(&self) -> &watch::Sender<JobView> {
+        match self {
+            Self::Export(job) => &job.view,
+            Self::Import(job) => &job.view,
+        }
+    }
+
+    /// The session and its peer, while it is alive.
+    fn session(&self) -> Option<(SessionId, PeerId)> {
+        match self {
+            Self::Export(job) if !job.is_over() => job.session(),
+            Self::Import(job) if !job.is_over() => job.session(),
+            Self::Export(_) | Self::Import(_) => None,
+        }
+    }
+
+    fn peer(&self) -> Option<PeerId> {
+        self.view().borrow().peer.as_ref().and_then(|p| p.peer_id.parse().ok())
+    }
+}
+
+fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
+    match event {
+        JobEvent::Hashed(result) => job.hashed(*result, shared),
+        JobEvent::ControlAccepted(link) => job.opened(link, shared),
+        JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
+        JobEvent::ControlRoom => job.pump(shared),
+        JobEvent::ControlClosed => job.input(ExportInput::Lost, shared),
+        JobEvent::ControlViolation(code) => job.control_violation(code, shared),
+        JobEvent::Established(_)
+        | JobEvent::Checked(..)
+        | JobEvent::Staged(_)
+        | JobEvent::Swapping
+        | JobEvent::Applied(_)
+        | JobEvent::Finished(_) => tracing::error!("an importer's event at an exporter"),
+    }
+}
+
+fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
+    match event {
+        JobEvent::Established(result) => job.established(*result, shared),
+        JobEvent::ControlFrame(frame) => job.input(ImportInput::Frame(frame), shared),
+        JobEvent::ControlRoom => job.pump(shared),
+        JobEvent::ControlClosed => job.input(ImportInput::Lost, shared),
+        JobEvent::ControlViolation(code) => job.control_violation(code, shared),
+        JobEvent::Checked(result, source_name) => job.checked(*result, source_name, shared),
+        JobEvent::Staged(result) => job.staged(*result, shared),
+        JobEvent::Swapping => job.swapping(shared),
+        JobEvent::Applied(result) => job.applied(*result, shared),
+        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+            tracing::error!("an exporter's event at an importer");
+        }
+    }
+}
+
+fn state_of(view: &JobView) -> SessionState {
+    let progress = &view.progress;
+    let counters = Counters {
+        files_ok: progress.files_ok,
+        files_failed: progress.files_failed,
+        files_total: progress.files_total,
+        bytes_done: progress.bytes_received,
+        bytes_total: progress.bytes_total,
+        retry_round: progress.retry_round,
+    };
+    let code = match &view.outcome {
+        Some(Outcome::Failed { code, .. }) => Some(*code),
+        Some(Outcome::Completed(_)) | None => None,
+    };
+    SessionState { phase: view.phase, counters, code }
+}
+
+/// Where a ticket's exporter may be reached: its own addresses and those a person named.
+pub(crate) fn addresses(ticket: &Ticket, named: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let mut all = named;
+    all.extend(crate::net::parse_addresses(&ticket.addresses));
+    all
+}

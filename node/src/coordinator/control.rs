@@ -1,0 +1,103 @@
+//! The control stream of one session: one task reads and writes it, so that the stream is never split
+//! between tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::AsyncReadExt;
+use libp2p::Stream;
+use me_sync_protocol::frame::Frame;
+use me_sync_protocol::reason::Code;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Event, JobEvent};
+use crate::api::JobId;
+use crate::link::{FrameReader, FrameWriter, LinkError};
+
+/// Frames waiting to be written.
+const QUEUE: usize = 8;
+/// How long the last frames may take to reach the peer once the session is over.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// The coordinator's end of a control stream.
+#[derive(Debug)]
+pub(super) struct ControlLink {
+    queue: mpsc::Sender<Frame>,
+    task: JoinHandle<()>,
+}
+
+impl ControlLink {
+    pub(super) fn spawn(job: JobId, stream: Stream, events: mpsc::Sender<Event>) -> Self {
+        let (queue, outbox) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(run(job, stream, outbox, events));
+        Self { queue, task }
+    }
+
+    /// Is there room for one more frame?
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.capacity() > 0
+    }
+
+    /// Queues a frame. The caller has asked [`Self::has_room`]; on a link that broke the frame is lost, which
+    /// the link itself reports.
+    pub(super) fn send(&self, frame: Frame) {
+        if let Err(e) = self.queue.try_send(frame) {
+            tracing::debug!(error = %e, "a control frame was not sent");
+        }
+    }
+
+    /// Lets what is queued go out, then closes. The handle ends when that is done or hopeless.
+    pub(super) fn close(self) -> JoinHandle<()> {
+        self.task
+    }
+}
+
+async fn run(job: JobId, stream: Stream, mut outbox: mpsc::Receiver<Frame>, events: mpsc::Sender<Event>) {
+    let (input, output) = stream.split();
+    let mut reader = FrameReader::new(input, Arc::default());
+    let mut writer = FrameWriter::new(output);
+    let writing = async {
+        while let Some(frame) = outbox.recv().await {
+            tracing::trace!(frame = frame.name(), "sending");
+            if writer.send(&frame).await.is_err() {
+                return;
+            }
+            // wakes a coordinator that stopped because the queue was full
+            events.send(Event::Job(job, JobEvent::ControlRoom)).await.ok();
+        }
+        // the peer may have closed first
+        writer.close().await.ok();
+    };
+    let reading = async {
+        let last = loop {
+            match reader.next().await {
+                Ok(Some(frame)) => {
+                    tracing::trace!(frame = frame.name(), "received");
+                    if events.send(Event::Job(job, JobEvent::ControlFrame(frame))).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) | Err(LinkError::Io(_) | LinkError::Truncated) => break JobEvent::ControlClosed,
+                Err(LinkError::Frame(e)) => break JobEvent::ControlViolation(e.code()),
+            }
+        };
+        // a coordinator that is gone does not need the news
+        events.send(Event::Job(job, last)).await.ok();
+    };
+    tokio::pin!(writing, reading);
+    tokio::select! {
+        () = &mut writing => {
+            // our last frames are on their way; the peer's end of stream shows that they arrived
+            tokio::time::timeout(LINGER, reading).await.ok();
+        }
+        () = &mut reading => {
+            tokio::time::timeout(LINGER, writing).await.ok();
+        }
+    }
+}
+
+/// Violations of the frame layer as the code that ends the session.
+pub(super) fn violation(code: Code) -> me_sync_protocol::file::Violation {
+    me_sync_protocol::file::Violation { code, what: "a malformed frame on the control stream" }
+}

@@ -1,0 +1,144 @@
+//! Codes as sentences for people: what happened, and what to do next.
+
+use me_sync_protocol::reason::Code;
+
+use crate::api::{Outcome, Role};
+
+/// A failure with its words.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
+impl Failure {
+    /// A failure that only its code is known of: it came from the peer or from the core.
+    pub(super) fn of(code: Code, role: Role) -> Self {
+        let (message, hint) = words(code, role);
+        Self { code, message: message.to_owned(), hint: hint.to_owned() }
+    }
+
+    /// A failure that a module described itself; its hint wins over the general one.
+    pub(super) fn described(code: Code, message: impl ToString, hint: Option<String>, role: Role) -> Self {
+        let hint = hint.unwrap_or_else(|| words(code, role).1.to_owned());
+        Self { code, message: message.to_string(), hint }
+    }
+
+    pub(super) fn into_outcome(self) -> Outcome {
+        Outcome::Failed { code: self.code, message: self.message, hint: self.hint }
+    }
+}
+
+/// The target directory was not touched, whatever is said here: that is the promise for every failure before the swap.
+fn words(code: Code, role: Role) -> (&'static str, &'static str) {
+    let importer = role == Role::Importer;
+    match code {
+        Code::PeerNotFound => (
+            "the other device was not found",
+            "check that `me-sync send` still runs there and that both are on one network, or name it with --peer ADDRESS",
+        ),
+        Code::PeerGone => {
+            ("the connection to the other device was lost", "nothing was changed; start `send` and `receive` again")
+        }
+        Code::PeerMismatch => {
+            ("another device answered than the one that made this ticket", "get a new ticket from the sending device")
+        }
+        Code::TicketInvalid => (
+            "the other device does not take this ticket: it is wrong, used or expired",
+            "make a new one there with `me-sync send` and use it within its time",
+        ),
+        Code::RateLimited => ("too many tries in a short time", "wait a minute, then try again"),
+        Code::Busy => {
+            ("the other device has no room for another session now", "try again when its other transfers are done")
+        }
+        Code::Timeout if importer => {
+            ("the other device sent nothing for too long", "nothing was changed; check the connection and start again")
+        }
+        Code::Timeout => ("the other device took nothing for too long", "check the connection and start again"),
+        Code::SessionExpired => {
+            ("nobody used the ticket in time", "run `send` again; --expires makes a ticket last longer")
+        }
+        Code::SessionUnknown => {
+            ("the other device does not know this session any more", "start `send` and `receive` again")
+        }
+        Code::Aborted => ("the migration was stopped", "nothing was changed; start again when you want"),
+        Code::Declined if importer => ("you declined", "nothing was changed"),
+        Code::Declined => ("the other device declined", "ask its owner, then run `send` again"),
+        Code::VersionMismatch => {
+            ("the two devices have no protocol version in common", "install the same me-sync on both")
+        }
+        Code::RetryExhausted => (
+            "some files failed in every retry round",
+            "nothing was changed; see which files are named, then start again",
+        ),
+        Code::SourceChanged => {
+            ("the source changed while it was being sent", "close the programs that write there and start again")
+        }
+        Code::SourceUnreadable => {
+            ("something in the source cannot be read", "mend its permissions, or leave it out with --skip-unreadable")
+        }
+        Code::NoSpace => {
+            ("there is not enough space at the target", "free some space on its file system and start again")
+        }
+        Code::IoError => ("reading or writing failed", "check the disk (its log may say more) and start again"),
+        Code::DurabilityUnknown => (
+            "the disk did not confirm that the new tree is safe",
+            "do not delete anything; run `me-sync sessions`, which settles what is in place",
+        ),
+        Code::TargetBusy => ("another session writes to this target", "wait for it or stop it, then start again"),
+        Code::TargetChanged => (
+            "the target changed while data was coming in",
+            "nothing was replaced; start again without --fail-if-changed to keep those changes in the old tree",
+        ),
+        Code::TargetConflict => (
+            "what is at the target now is neither the old tree nor the new one",
+            "nothing was touched; look at the paths that `me-sync sessions` names",
+        ),
+        Code::TargetForbidden => ("this directory is never replaced", "choose a directory of its own as the target"),
+        Code::TargetIsMountpoint => ("the target is the root of a mounted file system", "choose a directory inside it"),
+        Code::TargetContainsMount => {
+            ("another file system is mounted inside the target", "unmount it or choose another target")
+        }
+        Code::TargetParentNotWritable => (
+            "the directory that holds the target does not allow it to be replaced",
+            "choose a target inside a directory of yours",
+        ),
+        Code::ApplyUnsupportedFs => {
+            ("this file system cannot swap directories", "choose a target on another file system")
+        }
+        Code::HealthFailed => {
+            ("the command after the swap failed and the old tree is back", "look at its output, then start again")
+        }
+        Code::RollbackUnavailable => ("there is nothing to roll back to", "`me-sync sessions` lists what is kept"),
+        Code::StateLocked => (
+            "another me-sync uses this state directory",
+            "wait until it is done, or give this one its own with --state-dir",
+        ),
+        Code::StateCorrupt => ("a state file is damaged", "move it away after a look and start again"),
+        Code::NodeStopping => ("the node is stopping", "start it again and repeat the migration"),
+        Code::PathInvalid
+        | Code::ManifestInvalid
+        | Code::ManifestMismatch
+        | Code::ManifestChanged
+        | Code::KindUnsupported => (
+            "the other device sent a list of files that breaks the rules",
+            "do not trust that device; nothing was written",
+        ),
+        Code::ManifestLimit => ("the tree is larger than the protocol allows", "send it in parts"),
+        Code::PathUnsupportedHere | Code::PathCollision => {
+            ("some names cannot exist at the target", "rename them at the source, or choose another file system")
+        }
+        Code::FrameTooLarge | Code::FrameUnknown | Code::FrameUnexpected | Code::OffsetMismatch => {
+            ("the other device broke the protocol", "check that both run the same me-sync; nothing was changed")
+        }
+        Code::SizeMismatch | Code::HashMismatch => {
+            ("a file did not arrive as it was sent", "nothing was changed; start again")
+        }
+        Code::Unauthorized
+        | Code::ForbiddenHost
+        | Code::ForbiddenOrigin
+        | Code::BodyTooLarge
+        | Code::PathNotAllowed => ("the request is not allowed", "see the documentation of the API"),
+    }
+}

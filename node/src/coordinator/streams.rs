@@ -1,0 +1,96 @@
+//! Opening and greeting streams (SPEC §5.3): the opener's first frame names session and role, the acceptor acks.
+
+use std::sync::Arc;
+
+use libp2p::{PeerId, Stream};
+use me_sync_protocol::frame::{Ack, Frame, StreamHello};
+use me_sync_protocol::limits::ACK_TIMEOUT;
+use me_sync_protocol::reason::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::Event;
+use crate::link::{self, FrameWriter};
+use crate::net::{InboundStream, NetHandle};
+
+/// Streams that may be in their greeting at once, from all peers.
+pub(super) const MAX_GREETINGS: usize = 16;
+/// Tries to open a stream: the acceptor drops streams silently while it is crowded.
+const TRIES: u32 = 3;
+
+/// A stream whose opener said what it is for.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) peer: PeerId,
+    pub(super) hello: StreamHello,
+    pub(super) stream: Stream,
+}
+
+/// Reads the greeting in a task of its own; a stream too many is dropped, its opener tries again.
+pub(super) fn greet(inbound: InboundStream, slots: &Arc<Semaphore>, events: mpsc::Sender<Event>) {
+    let Ok(permit) = slots.clone().try_acquire_owned() else {
+        tracing::debug!(peer = %inbound.peer, "too many streams at once; one is dropped");
+        return;
+    };
+    tokio::spawn(read_greeting(inbound, permit, events));
+}
+
+async fn read_greeting(inbound: InboundStream, permit: OwnedSemaphorePermit, events: mpsc::Sender<Event>) {
+    let InboundStream { peer, mut stream } = inbound;
+    let first = timeout(ACK_TIMEOUT, link::read_one(&mut stream)).await;
+    drop(permit);
+    match first {
+        Ok(Ok(Frame::Hello(hello))) => {
+            events.send(Event::Inbound(Greeted { peer, hello, stream })).await.ok();
+        }
+        _ => tracing::debug!(%peer, "a stream did not start with a greeting"),
+    }
+}
+
+/// Takes the stream.
+pub(super) async fn accept(stream: &mut Stream) -> std::io::Result<()> {
+    FrameWriter::new(stream).send(&Frame::Ack(Ack { refused: None })).await
+}
+
+/// Refuses the stream by name, in a task of its own.
+pub(super) fn refuse(mut stream: Stream, code: Code) {
+    tokio::spawn(async move {
+        let mut writer = FrameWriter::new(&mut stream);
+        let ack = Frame::Ack(Ack { refused: Some(code) });
+        // the peer may be gone; it gets no second chance to hear it
+        timeout(ACK_TIMEOUT, async { writer.send(&ack).await.and(writer.close().await) }).await.ok();
+    });
+}
+
+/// Opens a stream to a connected peer and has it acknowledged.
+pub(super) async fn open(net: &NetHandle, peer: PeerId, hello: StreamHello) -> Result<Stream, Code> {
+    let mut last = Code::PeerGone;
+    for _ in 0..TRIES {
+        match timeout(ACK_TIMEOUT, open_once(net, peer, hello)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(Opening::Refused(code))) => return Err(code),
+            Ok(Err(Opening::Failed(code))) => last = code,
+            Err(_) => last = Code::Timeout,
+        }
+    }
+    Err(last)
+}
+
+enum Opening {
+    /// The peer said no.
+    Refused(Code),
+    /// Worth another try.
+    Failed(Code),
+}
+
+async fn open_once(net: &NetHandle, peer: PeerId, hello: StreamHello) -> Result<Stream, Opening> {
+    let mut stream = net.open_stream(peer).await.map_err(|e| Opening::Failed(e.code()))?;
+    let gone = |_| Opening::Failed(Code::PeerGone);
+    FrameWriter::new(&mut stream).send(&Frame::Hello(hello)).await.map_err(gone)?;
+    match link::read_one(&mut stream).await {
+        Ok(Frame::Ack(Ack { refused: None })) => Ok(stream),
+        Ok(Frame::Ack(Ack { refused: Some(code) })) => Err(Opening::Refused(code)),
+        Ok(_) => Err(Opening::Refused(Code::FrameUnexpected)),
+        Err(_) => Err(Opening::Failed(Code::PeerGone)),
+    }
+}

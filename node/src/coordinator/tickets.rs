@@ -1,0 +1,210 @@
+//! Which tickets are open, and who redeemed which (SPEC §6.3). Single use, bound to the first PeerId,
+//! idempotent for it; every other answer is the same `ticket_invalid`.
+
+use std::collections::HashMap;
+
+use libp2p::PeerId;
+use me_sync_protocol::ids::{Moment, Secret, SessionId, TicketId};
+use me_sync_protocol::message::{Granted, Redeem};
+use me_sync_protocol::proof::{self, Ends};
+use me_sync_protocol::reason::Code;
+
+use crate::api::JobId;
+use crate::random;
+
+/// What a ticket opens.
+#[derive(Debug)]
+struct Ticket {
+    job: JobId,
+    secret: Secret,
+    expires: Moment,
+    expires_wall_ms: u64,
+    source_name: String,
+    redeemed: Option<(PeerId, Granted)>,
+}
+
+/// The tickets of this node.
+#[derive(Debug)]
+pub(super) struct TicketBook {
+    local: PeerId,
+    tickets: HashMap<TicketId, Ticket>,
+    /// Stands in for the secret of a ticket that does not exist, so that both answers take as long.
+    decoy: Secret,
+}
+
+/// An accepted redemption.
+#[derive(Debug)]
+pub(super) struct Redeemed {
+    pub(super) job: JobId,
+    pub(super) granted: Granted,
+    /// False when the same peer asked again and got the same session.
+    pub(super) is_new: bool,
+}
+
+/// What this side allows a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    pub(super) lanes: u8,
+    pub(super) chunk: u32,
+    pub(super) session_expires_ms: u64,
+}
+
+impl TicketBook {
+    pub(super) fn new(local: PeerId) -> Self {
+        Self { local, tickets: HashMap::new(), decoy: Secret::from_bytes(random::bytes()) }
+    }
+
+    /// Opens a ticket.
+    pub(super) fn issue(
+        &mut self,
+        job: JobId,
+        expires: Moment,
+        expires_wall_ms: u64,
+        source_name: String,
+    ) -> (TicketId, Secret) {
+        let id = TicketId(random::bytes());
+        let secret = Secret::from_bytes(random::bytes());
+        let ticket = Ticket { job, secret: secret.clone(), expires, expires_wall_ms, source_name, redeemed: None };
+        self.tickets.insert(id, ticket);
+        (id, secret)
+    }
+
+    /// Closes the ticket of a job that is over.
+    pub(super) fn close(&mut self, job: JobId) {
+        self.tickets.retain(|_, ticket| ticket.job != job);
+    }
+
+    /// Answers a redemption.
+    pub(super) fn redeem(
+        &mut self,
+        peer: PeerId,
+        ask: &Redeem,
+        ours: Allowance,
+        now: Moment,
+        wall_ms: u64,
+    ) -> Result<Redeemed, Code> {
+        let ticket = self.tickets.get_mut(&ask.ticket_id);
+        let secret = ticket.as_ref().map_or(&self.decoy, |t| &t.secret);
+        let (exporter, importer) = (self.local.to_bytes(), peer.to_bytes());
+        let ends = Ends { exporter: &exporter, importer: &importer };
+        let is_proven = proof::matches(&proof::redeem(secret, ask.ticket_id, ends, ask.nonce), &ask.proof);
+        let ticket = ticket.filter(|_| is_proven).ok_or(Code::TicketInvalid)?;
+        if let Some((owner, granted)) = &ticket.redeemed {
+            let same = *owner == peer;
+            let again = || Redeemed { job: ticket.job, granted: granted.clone(), is_new: false };
+            return same.then(again).ok_or(Code::TicketInvalid);
+        }
+        // whichever clock says so: a sleeping machine or a clock set back must not keep a ticket alive
+        if now >= ticket.expires || wall_ms >= ticket.expires_wall_ms {
+            return Err(Code::TicketInvalid);
+        }
+        let lanes = ours.lanes.min(ask.max_lanes);
+        let chunk = ours.chunk.min(ask.max_chunk);
+        if lanes == 0 || chunk == 0 {
+            // sessions without lanes come with the one-pipe transport
+            return Err(Code::VersionMismatch);
+        }
+        let granted = Granted {
+            session_id: SessionId(random::bytes()),
+            resume_secret: Secret::from_bytes(random::bytes()),
+            expires_at_ms: ours.session_expires_ms,
+            lanes,
+            max_chunk: chunk,
+            source_name: ticket.source_name.clone(),
+        };
+        ticket.redeemed = Some((peer, granted.clone()));
+        Ok(Redeemed { job: ticket.job, granted, is_new: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use me_sync_protocol::ids::{Digest, Nonce};
+
+    use super::*;
+
+    struct Case {
+        book: TicketBook,
+        id: TicketId,
+        secret: Secret,
+    }
+
+    const OURS: Allowance = Allowance { lanes: 4, chunk: 1000, session_expires_ms: 5 };
+
+    fn at(secs: u64) -> Moment {
+        Moment(Duration::from_secs(secs))
+    }
+
+    fn case() -> Case {
+        let mut book = TicketBook::new(PeerId::random());
+        let (id, secret) = book.issue(JobId(1), at(600), 600_000, "photos".into());
+        Case { book, id, secret }
+    }
+
+    impl Case {
+        fn ask(&self, peer: PeerId) -> Redeem {
+            let (exporter, importer) = (self.book.local.to_bytes(), peer.to_bytes());
+            let ends = Ends { exporter: &exporter, importer: &importer };
+            let nonce = Nonce([1; 16]);
+            let proof = proof::redeem(&self.secret, self.id, ends, nonce);
+            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 5000 }
+        }
+
+        fn redeem(&mut self, peer: PeerId, ask: &Redeem, now: u64) -> Result<Redeemed, Code> {
+            self.book.redeem(peer, ask, OURS, at(now), now * 1000)
+        }
+    }
+
+    #[test]
+    fn the_first_peer_gets_a_session_and_the_same_one_again() {
+        let (mut case, peer) = (case(), PeerId::random());
+        let ask = case.ask(peer);
+        let first = case.redeem(peer, &ask, 1).expect("granted");
+        assert!(first.is_new);
+        assert_eq!((first.granted.lanes, first.granted.max_chunk), (2, 1000));
+        let again = case.redeem(peer, &ask, 700).expect("the same session, expiry or not");
+        assert_eq!((again.is_new, again.granted), (false, first.granted));
+    }
+
+    // RELIABILITY A75-A78, A81: one answer for everything that is wrong
+    #[test]
+    fn used_expired_foreign_wrong_and_closed_tickets_have_one_answer() {
+        let peer = PeerId::random();
+        let answer = |change: &dyn Fn(&mut Case, &mut Redeem), now| {
+            let mut case = case();
+            let mut ask = case.ask(peer);
+            change(&mut case, &mut ask);
+            case.redeem(peer, &ask, now).map(drop)
+        };
+        let invalid = Err(Code::TicketInvalid);
+        assert_eq!(answer(&|_, _| {}, 599), Ok(()));
+        assert_eq!(answer(&|_, _| {}, 600), invalid);
+        assert_eq!(answer(&|_, ask| ask.proof = Digest([0; 32]), 1), invalid);
+        assert_eq!(answer(&|_, ask| ask.ticket_id = TicketId([0; 16]), 1), invalid);
+        assert_eq!(answer(&|_, ask| ask.nonce = Nonce([9; 16]), 1), invalid);
+        assert_eq!(answer(&|case, _| case.book.close(JobId(1)), 1), invalid);
+        let used = |case: &mut Case, _: &mut Redeem| {
+            let other = PeerId::random();
+            let ask = case.ask(other);
+            case.redeem(other, &ask, 1).expect("the other was first");
+        };
+        assert_eq!(answer(&used, 1), invalid);
+    }
+
+    #[test]
+    fn either_clock_ends_a_ticket() {
+        let (mut case, peer) = (case(), PeerId::random());
+        let ask = case.ask(peer);
+        assert_eq!(case.book.redeem(peer, &ask, OURS, at(1), 600_000).err(), Some(Code::TicketInvalid));
+        assert_eq!(case.book.redeem(peer, &ask, OURS, at(600), 1).err(), Some(Code::TicketInvalid));
+    }
+
+    #[test]
+    fn a_session_without_lanes_is_refused_by_name() {
+        let (mut case, peer) = (case(), PeerId::random());
+        let ask = Redeem { max_lanes: 0, ..case.ask(peer) };
+        assert_eq!(case.redeem(peer, &ask, 1).err(), Some(Code::VersionMismatch));
+    }
+}

@@ -1,0 +1,85 @@
+//! Cores' counters and modules' reports as the views that people and programs see.
+
+use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::manifest::Manifest;
+use me_sync_protocol::progress::{Counters, Phase};
+use me_sync_protocol::reason::Code;
+
+use crate::api::{Completion, FailureView, ProgressView};
+use crate::source::SkippedReport;
+
+/// Failed files that a view names; it counts all.
+pub(super) const MAX_FAILURES: usize = 100;
+
+pub(super) fn progress(counters: Counters, in_flight: u64, bps: u64, detail: &str) -> ProgressView {
+    ProgressView {
+        files_ok: counters.files_ok,
+        files_failed: counters.files_failed,
+        files_total: counters.files_total,
+        bytes_received: counters.bytes_done.saturating_add(in_flight).min(counters.bytes_total),
+        bytes_total: counters.bytes_total,
+        transfer_bps: bps,
+        retry_round: counters.retry_round,
+        detail: detail.to_owned(),
+    }
+}
+
+/// A phase in words.
+pub(super) fn detail(phase: Phase) -> &'static str {
+    match phase {
+        Phase::NearbyConnecting => "connecting",
+        Phase::ManifestReceiving => "receiving the list of files",
+        Phase::BulkTransferring => "transferring",
+        Phase::RetryingFailed => "sending failed files again",
+        Phase::FinalVerifying => "verifying the whole tree",
+        Phase::Applying => "swapping the trees",
+        Phase::RestartingRuntime => "running the command after the swap",
+        Phase::Completed => "done",
+        Phase::Failed => "stopped",
+    }
+}
+
+pub(super) fn failure(manifest: &Manifest, index: EntryIndex, reason: &str, code: Option<Code>) -> FailureView {
+    let path = manifest.entry(index).map_or_else(|| index.to_string(), |e| e.path.as_str().to_owned());
+    FailureView { path, reason: reason.to_owned(), code: code.map(|c| c.to_string()) }
+}
+
+/// What an exporter left out, as lines for the result.
+pub(super) fn skipped_notes(skipped: &SkippedReport) -> Vec<String> {
+    let groups = [
+        (skipped.special.count, "sockets, FIFOs or devices"),
+        (skipped.unreadable.count, "unreadable entries"),
+        (skipped.unsupported.count, "entries with names or link texts that cannot be sent"),
+    ];
+    let found = groups.into_iter().filter(|(count, _)| *count > 0);
+    found.map(|(count, what)| format!("left out: {count} {what}")).collect()
+}
+
+impl Completion {
+    /// The figures of a manifest; where it went is added by the importer.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        let counts = manifest.counts();
+        Self {
+            files: u64::from(counts.files),
+            dirs: u64::from(counts.dirs),
+            symlinks: u64::from(counts.symlinks),
+            bytes: manifest.total_bytes(),
+            manifest_sha256: manifest.sha256().to_string(),
+            ..Self::nothing()
+        }
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self {
+            files: 0,
+            dirs: 0,
+            symlinks: 0,
+            bytes: 0,
+            manifest_sha256: String::new(),
+            target: None,
+            retained: None,
+            retained_until_ms: None,
+            notes: Vec::new(),
+        }
+    }
+}

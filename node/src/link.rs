@@ -1,0 +1,201 @@
+//! A libp2p stream as frames (SPEC §5.1). Reading is cancel-safe: bytes that arrived stay in the buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use me_sync_protocol::codec::{self, FrameError};
+use me_sync_protocol::frame::Frame;
+
+/// How much a reader asks for at once.
+const READ_SIZE: usize = 256 << 10;
+
+/// Why a link gives no more frames.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The transport broke.
+    #[error("the stream broke")]
+    Io(#[from] std::io::Error),
+    /// The peer sent something that is not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+}
+
+/// Reads exactly one frame and not a byte more, for a stream that serves another purpose afterwards.
+pub(crate) async fn read_one(io: &mut (impl AsyncRead + Unpin)) -> Result<Frame, LinkError> {
+    let mut buffer = BytesMut::new();
+    loop {
+        let have = buffer.len();
+        buffer.resize(codec::needed(&buffer)?, 0);
+        io.read_exact(&mut buffer[have..]).await?;
+        if let Some(frame) = codec::decode(&mut buffer)? {
+            return Ok(frame);
+        }
+    }
+}
+
+/// The reading half of a link.
+#[derive(Debug)]
+pub(crate) struct FrameReader<R> {
+    io: R,
+    buffer: BytesMut,
+    /// Counts raw bytes as they come, so that one slow large frame counts as progress.
+    moved: Arc<AtomicU64>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(crate) fn new(io: R, moved: Arc<AtomicU64>) -> Self {
+        Self { io, buffer: BytesMut::new(), moved }
+    }
+
+    /// The next frame; none at the end of the stream. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        loop {
+            if let Some(frame) = codec::decode(&mut self.buffer)? {
+                return Ok(Some(frame));
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// All frames that are whole after at least one more read; empty at the end of the stream. Cancel-safe.
+    pub(crate) async fn next_batch(&mut self) -> Result<Vec<Frame>, LinkError> {
+        let mut batch = Vec::new();
+        loop {
+            while let Some(frame) = codec::decode(&mut self.buffer)? {
+                batch.push(frame);
+            }
+            if !batch.is_empty() || !self.fill().await? {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// Reads once; false at a clean end.
+    async fn fill(&mut self) -> Result<bool, LinkError> {
+        let have = self.buffer.len();
+        let want = codec::needed(&self.buffer)?.max(have + 1).max(READ_SIZE);
+        self.buffer.resize(want, 0);
+        let read = ReadInto { io: &mut self.io, buffer: &mut self.buffer, have }.read().await;
+        match read? {
+            0 if have == 0 => Ok(false),
+            0 => Err(LinkError::Truncated),
+            n => {
+                self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// One read behind what the buffer has already; cuts the buffer back to what is there even when it is cancelled.
+struct ReadInto<'a, R> {
+    io: &'a mut R,
+    buffer: &'a mut BytesMut,
+    have: usize,
+}
+
+impl<R: AsyncRead + Unpin> ReadInto<'_, R> {
+    async fn read(mut self) -> std::io::Result<usize> {
+        let n = self.io.read(&mut self.buffer[self.have..]).await?;
+        self.have += n;
+        Ok(n)
+    }
+}
+
+impl<R> Drop for ReadInto<'_, R> {
+    fn drop(&mut self) {
+        self.buffer.truncate(self.have);
+    }
+}
+
+/// Writes frames; small ones are gathered by the caller.
+#[derive(Debug)]
+pub(crate) struct FrameWriter<W> {
+    io: W,
+    buffer: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) fn new(io: W) -> Self {
+        Self { io, buffer: BytesMut::new() }
+    }
+
+    /// Writes one frame and flushes.
+    pub(crate) async fn send(&mut self, frame: &Frame) -> std::io::Result<()> {
+        self.buffer.clear();
+        codec::encode(frame, &mut self.buffer);
+        self.io.write_all(&self.buffer).await?;
+        self.io.flush().await
+    }
+
+    /// Says that nothing more comes.
+    pub(crate) async fn close(&mut self) -> std::io::Result<()> {
+        self.io.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::io::Cursor;
+    use me_sync_protocol::frame::{Abort, PendingRequest};
+    use me_sync_protocol::reason::Code;
+
+    fn bytes(frames: &[Frame]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        frames.iter().for_each(|f| codec::encode(f, &mut out));
+        out.to_vec()
+    }
+
+    fn reader(raw: Vec<u8>) -> FrameReader<Cursor<Vec<u8>>> {
+        FrameReader::new(Cursor::new(raw), Arc::default())
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in_and_then_the_end() {
+        let frames = [Frame::PendingRequest(PendingRequest {}), Frame::Abort(Abort { code: Code::Aborted })];
+        let mut link = reader(bytes(&frames));
+        assert_eq!(link.next().await.unwrap(), Some(frames[0].clone()));
+        assert_eq!(link.next().await.unwrap(), Some(frames[1].clone()));
+        assert_eq!(link.next().await.unwrap(), None);
+        assert_eq!(reader(bytes(&frames)).next_batch().await.unwrap(), frames);
+    }
+
+    #[tokio::test]
+    async fn one_frame_is_read_without_a_byte_of_the_next() {
+        let frames = [Frame::PendingRequest(PendingRequest {}), Frame::Abort(Abort { code: Code::Aborted })];
+        let mut io = Cursor::new(bytes(&frames));
+        assert_eq!(read_one(&mut io).await.unwrap(), frames[0]);
+        assert_eq!(read_one(&mut io).await.unwrap(), frames[1]);
+        assert!(read_one(&mut io).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_end_inside_a_frame_is_an_error() {
+        let mut raw = bytes(&[Frame::Abort(Abort { code: Code::Aborted })]);
+        raw.pop();
+        assert!(matches!(reader(raw).next().await, Err(LinkError::Truncated)));
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_read_loses_nothing() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let far = tokio_util::compat::TokioAsyncReadCompatExt::compat(far);
+        let mut link = FrameReader::new(far, Arc::default());
+        let raw = bytes(&[Frame::Abort(Abort { code: Code::Aborted })]);
+        for byte in &raw[..raw.len() - 1] {
+            tokio::io::AsyncWriteExt::write_all(&mut near, &[*byte]).await.unwrap();
+            // polled once, then dropped
+            assert!(futures::FutureExt::now_or_never(link.next()).is_none());
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut near, &raw[raw.len() - 1..]).await.unwrap();
+        assert_eq!(link.next().await.unwrap(), Some(Frame::Abort(Abort { code: Code::Aborted })));
+    }
+}

@@ -1,0 +1,248 @@
+//! The node's libp2p side: who is there, who may talk, and raw streams between peers.
+//!
+//! Owns the swarm, every dial and the limits on what a peer can make us hold. It knows requests and
+//! streams, not sessions: what a ticket opens or a frame means is decided by whoever reads [`NetEvent`].
+//! Refuses peers that do not say hello, addresses that are not plain IP, and dials nobody asked for.
+//!
+//! ```text
+//!   NetHandle ── commands ──► Actor ◄──► Swarm (tcp+noise+yamux, quic, mdns, identify, ping)
+//!   NetEvent  ◄── events ───── │  ▲         │
+//!             ◄── inbound streams ─┼─────────┘  (straight from the connection's task)
+//! ```
+//!
+//! A peer counts as connected once a hello was exchanged with it, in either direction.
+
+mod actor;
+mod address;
+mod behaviour;
+mod codec;
+mod connect;
+mod discovery;
+mod error;
+mod gate;
+mod handle;
+mod rate;
+mod streams;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId, identity};
+use me_sync_protocol::message::{Hello, Request, Response};
+use tokio::sync::{mpsc, oneshot};
+
+pub use address::parse_addresses;
+pub use error::{ConnectError, NetError, OpenError, RequestError};
+pub use handle::NetHandle;
+
+/// Name of the request-response protocol (SPEC §6).
+pub const REQUEST_PROTOCOL: &str = "/me-sync/4";
+/// Name of the stream protocol (SPEC §5).
+pub const STREAM_PROTOCOL: &str = "/me-sync/4/stream";
+
+/// Events waiting for the reader of the event channel, streams among them.
+pub const EVENT_CAPACITY: usize = 64;
+/// Commands waiting for the swarm.
+pub const COMMAND_CAPACITY: usize = 64;
+
+/// A local address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenAddr {
+    /// Interface address; unspecified means all of that family.
+    pub ip: IpAddr,
+    /// TCP and UDP port; `None` lets the system choose.
+    pub port: Option<u16>,
+}
+
+/// Which transports are listened on and dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transports {
+    /// TCP with Noise and yamux.
+    pub tcp: bool,
+    /// QUIC v1.
+    pub quic: bool,
+}
+
+impl Default for Transports {
+    fn default() -> Self {
+        Self { tcp: true, quic: true }
+    }
+}
+
+/// How a node takes part in the network.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// The node's identity; its public half is the `PeerId`.
+    pub keypair: identity::Keypair,
+    /// Where to listen. An address family this machine lacks is skipped as long as one listener works.
+    pub listen: Vec<ListenAddr>,
+    /// Transports in use.
+    pub transports: Transports,
+    /// Announce and find peers on the local network. Off: only given addresses are known.
+    pub mdns: bool,
+    /// Program and version, e.g. `me-sync/0.1.0`. Everybody can read it: no host or user names.
+    pub agent: String,
+    /// What the owner calls this device. Sent only in a hello.
+    pub device_name: String,
+    /// Most lanes per session, 0 to 4.
+    pub max_lanes: u8,
+    /// Largest `file_chunk` body we take, in bytes.
+    pub max_chunk: u32,
+}
+
+impl NetConfig {
+    /// All interfaces, random ports, both transports, mDNS on, four lanes.
+    pub fn new(keypair: identity::Keypair, device_name: impl Into<String>) -> Self {
+        let any = |ip| ListenAddr { ip, port: None };
+        Self {
+            keypair,
+            listen: vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())],
+            transports: Transports::default(),
+            mdns: true,
+            agent: concat!("me-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
+            device_name: device_name.into(),
+            max_lanes: me_sync_protocol::limits::MAX_LANES,
+            max_chunk: me_sync_protocol::limits::DEFAULT_CHUNK as u32,
+        }
+    }
+}
+
+/// Which transport a connection must use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TransportPreference {
+    /// TCP first, QUIC after a short head start.
+    #[default]
+    Auto,
+    /// TCP or nothing.
+    Tcp,
+    /// QUIC or nothing.
+    Quic,
+}
+
+impl TransportPreference {
+    fn allows(self, kind: TransportKind) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Tcp => kind == TransportKind::Tcp,
+            Self::Quic => kind == TransportKind::Quic,
+        }
+    }
+}
+
+/// The transport a connection uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransportKind {
+    /// TCP with Noise and yamux.
+    Tcp,
+    /// QUIC v1.
+    Quic,
+}
+
+impl TransportKind {
+    /// `tcp` or `quic`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+impl std::fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A peer that can be talked to.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// The peer's end of the connection.
+    pub address: Multiaddr,
+    /// Its transport.
+    pub transport: TransportKind,
+    /// What the peer says about itself; its version and capabilities fit ours.
+    pub hello: Hello,
+}
+
+/// A peer that answered our hello.
+#[derive(Debug, Clone)]
+pub struct PeerView {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// The name it gives itself: escape before printing.
+    pub device_name: String,
+    /// Its program and version: escape before printing.
+    pub agent: String,
+    /// Where it was reached or announced itself.
+    pub addresses: Vec<Multiaddr>,
+    /// Time since it last gave a sign of life.
+    pub last_seen_ago: Duration,
+    /// Last measured round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// What happens on the network.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// A peer that said hello wants something: `Redeem`, `Status` or `Abort`, never `Hello`.
+    Request {
+        /// Who asks; authenticated.
+        peer: PeerId,
+        /// What.
+        request: Request,
+        /// Takes the answer.
+        reply: Reply,
+    },
+    /// A peer opened a stream. It may come before [`NetEvent::PeerConnected`].
+    InboundStream(InboundStream),
+    /// A hello was exchanged with this peer.
+    PeerConnected(PeerId),
+    /// Its last connection is gone.
+    PeerDisconnected(PeerId),
+}
+
+/// A stream of [`STREAM_PROTOCOL`] that a peer opened; nothing was read from it yet.
+#[derive(Debug)]
+pub struct InboundStream {
+    /// Who opened it; authenticated.
+    pub peer: PeerId,
+    /// The raw stream.
+    pub stream: libp2p::Stream,
+}
+
+/// Answers one request. Dropped without an answer, the peer is told `busy`.
+#[derive(Debug)]
+pub struct Reply(oneshot::Sender<Response>);
+
+impl Reply {
+    /// Sends the answer. A peer that is gone by now never learns it.
+    pub fn send(self, response: Response) {
+        if self.0.send(response).is_err() {
+            tracing::debug!("the peer left before its answer");
+        }
+    }
+}
+
+/// Starts listening and the task that drives the swarm. Needs a tokio runtime.
+///
+/// The task ends with [`NetHandle::shutdown`] or when the last handle is dropped.
+///
+/// # Errors
+/// No listener could be opened, or no transport is enabled.
+#[expect(clippy::unused_async, reason = "must run inside a runtime, and says so by its type")]
+pub async fn spawn(config: NetConfig) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
+    start(config, actor::HELLO_TIMEOUT)
+}
+
+fn start(config: NetConfig, hello_timeout: Duration) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
+    let (events, received) = mpsc::channel(EVENT_CAPACITY);
+    let (commands, queue) = mpsc::channel(COMMAND_CAPACITY);
+    let local = config.keypair.public().to_peer_id();
+    let actor = actor::Actor::new(config, hello_timeout, queue, events)?;
+    tokio::spawn(actor.run());
+    Ok((NetHandle::new(local, commands), received))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Where this node listens, and which of it goes into a ticket.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use libp2p::core::transport::ListenerId;
+use libp2p::{Multiaddr, Swarm, TransportError};
+use tokio::time::Instant;
+
+use super::Actor;
+use crate::net::address::{for_ticket, listen_address};
+use crate::net::behaviour::Behaviour;
+use crate::net::{NetConfig, NetError, TransportKind};
+
+/// The addresses of a listener come one by one, one per interface: none for this long means that all are there.
+const SETTLE: Duration = Duration::from_millis(50);
+/// A listener without any address holds nobody up longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Opens the listeners. A port that was asked for must be free; an address family that is missing is skipped.
+pub(super) fn listen(
+    swarm: &mut Swarm<Behaviour>,
+    config: &NetConfig,
+) -> Result<HashMap<ListenerId, Vec<Multiaddr>>, NetError> {
+    let kinds = [(config.transports.tcp, TransportKind::Tcp), (config.transports.quic, TransportKind::Quic)];
+    let mut listeners = HashMap::new();
+    let mut first_error = None;
+    for at in &config.listen {
+        for (_, kind) in kinds.iter().filter(|(enabled, _)| *enabled) {
+            let port = at.port.unwrap_or(0);
+            let address = listen_address(at.ip, port, *kind);
+            // The transport listens with SO_REUSEPORT, so two nodes of one user would silently share a port.
+            let free = match kind {
+                TransportKind::Tcp if port != 0 => TcpListener::bind((at.ip, port)).map(drop),
+                TransportKind::Tcp | TransportKind::Quic => Ok(()),
+            };
+            let result = free.and_then(|()| {
+                swarm.listen_on(address.clone()).map_err(|error| match error {
+                    TransportError::MultiaddrNotSupported(_) => std::io::ErrorKind::Unsupported.into(),
+                    TransportError::Other(error) => error,
+                })
+            });
+            match result {
+                Ok(listener) => {
+                    listeners.insert(listener, Vec::new());
+                }
+                Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+                    return Err(NetError::Listen { address, source });
+                }
+                Err(source) => {
+                    tracing::debug!(%address, error = %source, "not listening here");
+                    first_error.get_or_insert(NetError::Listen { address, source });
+                }
+            }
+        }
+    }
+    if listeners.is_empty() { Err(first_error.unwrap_or(NetError::NothingToListenOn)) } else { Ok(listeners) }
+}
+
+impl Actor {
+    pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr, now: Instant) {
+        tracing::debug!(%address, "listening");
+        self.listeners.entry(listener).or_default().push(address);
+        self.last_listen_change = now;
+    }
+
+    pub(super) fn on_not_listening(&mut self, listener: ListenerId, address: &Multiaddr, now: Instant) {
+        if let Some(addresses) = self.listeners.get_mut(&listener) {
+            addresses.retain(|known| known != address);
+        }
+        self.last_listen_change = now;
+    }
+
+    /// When the waiting callers get the addresses.
+    pub(super) fn addresses_due(&self) -> Option<Instant> {
+        self.address_waiters.first()?;
+        let all = self.listeners.values().all(|addresses| !addresses.is_empty());
+        let latest = self.started + PATIENCE;
+        Some(if all { latest.min(self.last_listen_change + SETTLE) } else { latest })
+    }
+
+    pub(super) fn answer_addresses(&mut self, now: Instant) {
+        if self.addresses_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let addresses = for_ticket(self.listeners.values().flatten());
+        for waiter in self.address_waiters.drain(..) {
+            if waiter.send(addresses.clone()).is_err() {
+                tracing::debug!("nobody waits for the addresses any more");
+            }
+        }
+    }
+}

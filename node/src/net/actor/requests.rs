@@ -1,0 +1,168 @@
+//! Requests both ways. Hello is answered here; the rest goes to the reader of the events, from known peers only.
+
+use futures::FutureExt as _;
+use libp2p::PeerId;
+use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::ConnectionId;
+use me_sync_protocol::message::{Request, Response};
+use me_sync_protocol::reason::Code;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Actor;
+use crate::net::behaviour::REQUEST_TIMEOUT;
+use crate::net::rate::Source;
+use crate::net::{ConnectError, NetEvent, Reply, RequestError};
+
+/// Requests of peers that wait for the reader's answer, all peers together.
+const MAX_UNANSWERED: usize = 64;
+/// Requests to one peer under way at once; the connection takes four, both directions together.
+const MAX_IN_FLIGHT: usize = 2;
+/// Requests to one peer waiting for their turn.
+const MAX_QUEUED: usize = 16;
+
+type Reporter = oneshot::Sender<Result<Response, RequestError>>;
+/// A request whose turn has not come.
+pub(super) type Queued = (Request, Reporter);
+
+/// A request of ours that is under way.
+#[derive(Debug)]
+pub(super) enum Outbound {
+    Hello(PeerId),
+    Asked { peer: PeerId, reply: Reporter },
+}
+
+/// The reader's answer to a peer's request; `None` when it dropped the request.
+pub(super) struct Answer {
+    channel: ResponseChannel<Response>,
+    response: Option<Response>,
+    /// Set for a redemption.
+    redeemer: Option<Source>,
+}
+
+impl Actor {
+    pub(super) fn on_request_command(&mut self, id: PeerId, request: Request, reply: Reporter) {
+        let refusal = match self.peers.get_mut(&id).filter(|peer| peer.hello.is_some()) {
+            None => RequestError::NotConnected { peer: id },
+            Some(peer) if peer.waiting.len() >= MAX_QUEUED => RequestError::Busy { peer: id },
+            Some(peer) => {
+                peer.waiting.push_back((request, reply));
+                return self.send_waiting(id);
+            }
+        };
+        report(reply, Err(refusal));
+    }
+
+    fn send_waiting(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        while peer.in_flight < MAX_IN_FLIGHT {
+            let Some((request, reply)) = peer.waiting.pop_front() else { return };
+            if reply.is_closed() {
+                continue;
+            }
+            peer.in_flight += 1;
+            let sent = self.swarm.behaviour_mut().requests.send_request(&id, request);
+            self.outbound.insert(sent, Outbound::Asked { peer: id, reply });
+        }
+    }
+
+    pub(super) fn on_request_event(&mut self, event: Event<Request, Response>, now: Instant) {
+        match event {
+            Event::Message { peer, connection_id, message: Message::Request { request, channel, .. } } => {
+                self.on_request(peer, connection_id, request, channel, now);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.on_outcome(request_id, Ok(response), now);
+            }
+            Event::OutboundFailure { request_id, error, .. } => self.on_outcome(request_id, Err(error), now),
+            Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a peer's request failed"),
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        request: Request,
+        channel: ResponseChannel<Response>,
+        now: Instant,
+    ) {
+        if let Request::Hello(hello) = request {
+            let response = self.on_hello(id, hello, now);
+            return self.respond(channel, response);
+        }
+        let Some(peer) = self.peers.get(&id) else { return };
+        // A peer we are greeting may have our hello, although its answer is not here yet.
+        if peer.hello.is_none() && peer.greeting.is_none() {
+            return self.respond(channel, Response::Refused(Code::VersionMismatch));
+        }
+        let mut redeemer = None;
+        if matches!(request, Request::Redeem(_)) {
+            redeemer = peer.connections.iter().find(|c| c.id == connection).and_then(|c| Source::of(&c.address));
+            if redeemer.is_some_and(|source| !self.redeems.take(source, now)) {
+                return self.respond(channel, Response::Refused(Code::RateLimited));
+            }
+        }
+        if self.answers.len() >= MAX_UNANSWERED {
+            return self.respond(channel, Response::Refused(Code::Busy));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.answers.push(async move { Answer { channel, response: answer.await.ok(), redeemer } }.boxed());
+        self.tell(NetEvent::Request { peer: id, request, reply: Reply(reply) });
+    }
+
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        let response = answer.response.unwrap_or(Response::Refused(Code::Busy));
+        // Only guesses count against the limit.
+        if let (Some(source), Response::Granted(_)) = (answer.redeemer, &response) {
+            self.redeems.give_back(source);
+        }
+        self.respond(answer.channel, response);
+    }
+
+    fn respond(&mut self, channel: ResponseChannel<Response>, response: Response) {
+        if self.swarm.behaviour_mut().requests.send_response(channel, response).is_err() {
+            tracing::debug!("the peer left before its answer");
+        }
+    }
+
+    fn on_outcome(&mut self, request: OutboundRequestId, outcome: Result<Response, OutboundFailure>, now: Instant) {
+        match self.outbound.remove(&request) {
+            Some(Outbound::Hello(peer)) => match outcome {
+                Ok(response) => self.on_hello_answer(peer, response, now),
+                Err(OutboundFailure::UnsupportedProtocols) => {
+                    self.turn_away(peer, &ConnectError::Version { peer, code: Code::VersionMismatch }, now);
+                }
+                Err(OutboundFailure::Timeout) => {
+                    self.turn_away(peer, &ConnectError::Timeout { peer, waited: REQUEST_TIMEOUT }, now);
+                }
+                Err(error) => self.on_hello_lost(peer, &error.to_string(), now),
+            },
+            Some(Outbound::Asked { peer: id, reply }) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.in_flight = peer.in_flight.saturating_sub(1);
+                }
+                report(reply, outcome.map_err(|error| failure(id, &error)));
+                self.send_waiting(id);
+            }
+            None => {}
+        }
+    }
+}
+
+fn failure(peer: PeerId, error: &OutboundFailure) -> RequestError {
+    match error {
+        OutboundFailure::Timeout => RequestError::Timeout { peer },
+        OutboundFailure::UnsupportedProtocols => RequestError::Unsupported { peer },
+        OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed | OutboundFailure::Io(_) => {
+            RequestError::Lost { peer, detail: error.to_string() }
+        }
+    }
+}
+
+fn report(reply: Reporter, result: Result<Response, RequestError>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("nobody waits for the answer any more");
+    }
+}

@@ -1,0 +1,117 @@
+//! The swarm's protocols, transports and limits (RELIABILITY: bound everything).
+
+use std::time::Duration;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, Swarm, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, yamux};
+use tokio::sync::mpsc;
+
+use super::codec::Codec;
+use super::gate::Gate;
+use super::streams::Streams;
+use super::{NetConfig, NetError, NetEvent, REQUEST_PROTOCOL};
+
+/// Inbound connections that may stand at once.
+pub(super) const MAX_INBOUND: u32 = 32;
+/// Connections to one peer: two, since both sides may dial at the same time.
+pub(super) const MAX_PER_PEER: u32 = 2;
+/// Time for TCP connect, encryption and multiplexing together.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request may take, from sending it to its answer.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests on one connection at once, both directions together.
+const MAX_REQUESTS: usize = 4;
+/// Streams on one connection. yamux ends the connection of whoever passes it, so honest peers must stay far below:
+/// a session uses five, requests four, pings and identify four.
+const MAX_STREAMS: usize = 64;
+/// Streams whose protocol is still being negotiated, per connection.
+const MAX_NEGOTIATING: usize = 16;
+/// A connection without streams is closed after this long.
+const IDLE: Duration = Duration::from_secs(20);
+/// How often mDNS asks who is there.
+const QUERY_INTERVAL: Duration = Duration::from_secs(10);
+/// How long others believe our mDNS announcement.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(120);
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) gate: Gate,
+    limits: connection_limits::Behaviour,
+    pub(super) requests: request_response::Behaviour<Codec>,
+    pub(super) streams: Streams,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+/// An mDNS behaviour, or nothing where it cannot run: no discovery is no reason not to start.
+pub(super) fn discovery(local: libp2p::PeerId) -> Toggle<mdns::tokio::Behaviour> {
+    let config = mdns::Config { ttl: ANNOUNCED_FOR, query_interval: QUERY_INTERVAL, enable_ipv6: false };
+    match mdns::tokio::Behaviour::new(config, local) {
+        Ok(behaviour) => Some(behaviour).into(),
+        Err(error) => {
+            tracing::warn!(%error, "no discovery on the local network: tickets need addresses");
+            None.into()
+        }
+    }
+}
+
+/// The swarm of this configuration; it listens nowhere yet.
+pub(super) fn build(config: &NetConfig, events: mpsc::Sender<NetEvent>) -> Result<Swarm<Behaviour>, NetError> {
+    let failed = |error: &dyn std::fmt::Display| NetError::Transport(error.to_string());
+    let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, || {
+            let mut config = yamux::Config::default();
+            config.set_max_num_streams(MAX_STREAMS);
+            config
+        })
+        .map_err(|e| failed(&e))?
+        .with_quic_config(|mut quic| {
+            quic.handshake_timeout = HANDSHAKE;
+            quic.max_concurrent_stream_limit = MAX_STREAMS as u32;
+            quic.max_stream_data = 2 << 20;
+            quic.max_connection_data = 4 << 20;
+            quic
+        })
+        .with_behaviour(|key| behaviour(config, key, events))
+        .map_err(|e| failed(&e))?
+        .with_swarm_config(|swarm| {
+            swarm.with_idle_connection_timeout(IDLE).with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
+        })
+        .with_connection_timeout(HANDSHAKE)
+        .build();
+    Ok(swarm)
+}
+
+fn behaviour(config: &NetConfig, key: &identity::Keypair, events: mpsc::Sender<NetEvent>) -> Behaviour {
+    let limits = ConnectionLimits::default()
+        .with_max_pending_incoming(Some(16))
+        .with_max_pending_outgoing(Some(16))
+        .with_max_established_incoming(Some(MAX_INBOUND))
+        .with_max_established_per_peer(Some(MAX_PER_PEER))
+        .with_max_established(Some(64));
+    let requests = request_response::Config::default()
+        .with_request_timeout(REQUEST_TIMEOUT)
+        .with_max_concurrent_streams(MAX_REQUESTS);
+    // Everybody who connects can read this: no listen addresses, no names.
+    let identify = identify::Config::new(REQUEST_PROTOCOL.to_owned(), key.public())
+        .with_agent_version(config.agent.clone())
+        .with_hide_listen_addrs(true)
+        .with_cache_size(0);
+    Behaviour {
+        gate: Gate::default(),
+        limits: connection_limits::Behaviour::new(limits),
+        requests: request_response::Behaviour::new(
+            [(StreamProtocol::new(REQUEST_PROTOCOL), ProtocolSupport::Full)],
+            requests,
+        ),
+        streams: Streams::new(events),
+        mdns: if config.mdns { discovery(key.public().to_peer_id()) } else { None.into() },
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::default(),
+    }
+}

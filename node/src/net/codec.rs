@@ -1,0 +1,65 @@
+//! Messages on a request-response stream: one CBOR item until the end of the stream, never more than
+//! [`MAX_MESSAGE`] bytes in memory (SPEC §6).
+
+use std::io;
+
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use libp2p::StreamProtocol;
+use libp2p::request_response;
+use me_sync_protocol::limits::MAX_MESSAGE;
+use me_sync_protocol::message::{MessageError, Request, Response, encode};
+
+/// Reads and writes [`Request`]s and [`Response`]s.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Codec;
+
+/// Reads to the end of the stream, one byte past the limit at most so that an overlong message shows.
+async fn read_bounded<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    io.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut raw).await?;
+    Ok(raw)
+}
+
+fn invalid(error: MessageError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl request_response::Codec for Codec {
+    type Protocol = StreamProtocol;
+    type Request = Request;
+    type Response = Response;
+
+    async fn read_request<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Request> {
+        Request::decode(&read_bounded(io).await?).map_err(invalid)
+    }
+
+    async fn read_response<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Response> {
+        Response::decode(&read_bounded(io).await?).map_err(invalid)
+    }
+
+    async fn write_request<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: Request,
+    ) -> io::Result<()> {
+        io.write_all(&encode(&request)).await
+    }
+
+    async fn write_response<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()> {
+        io.write_all(&encode(&response)).await
+    }
+}

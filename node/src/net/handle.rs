@@ -1,0 +1,146 @@
+//! What the rest of the node calls. Every method is cancel-safe: dropping its future gives up the answer, not the node.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId, Stream};
+use me_sync_protocol::message::{Request, Response};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ConnectError, Connected, NetError, OpenError, PeerView, RequestError, TransportPreference};
+
+/// One call, with where its answer goes.
+#[derive(Debug)]
+pub(super) enum Command {
+    Addresses(oneshot::Sender<Vec<Multiaddr>>),
+    Connect {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        preference: TransportPreference,
+        timeout: Duration,
+        reply: oneshot::Sender<Result<Connected, ConnectError>>,
+    },
+    Request {
+        peer: PeerId,
+        request: Request,
+        reply: oneshot::Sender<Result<Response, RequestError>>,
+    },
+    OpenStream {
+        peer: PeerId,
+        reply: oneshot::Sender<Result<Stream, OpenError>>,
+    },
+    Disconnect {
+        peer: PeerId,
+        done: oneshot::Sender<()>,
+    },
+    Peers(oneshot::Sender<Vec<PeerView>>),
+    Search(bool),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Talks to the swarm's task. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct NetHandle {
+    local: PeerId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl NetHandle {
+    pub(super) fn new(local: PeerId, commands: mpsc::Sender<Command>) -> Self {
+        Self { local, commands }
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(make(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Our own id.
+    pub fn local_peer(&self) -> PeerId {
+        self.local
+    }
+
+    /// At most 8 addresses for a ticket, best first; waits until the listeners are up (at most a second).
+    ///
+    /// Loopback addresses are given only when there are no others, link-local IPv6 never.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn addresses(&self) -> Result<Vec<Multiaddr>, NetError> {
+        self.ask(Command::Addresses).await.ok_or(NetError::Stopped)
+    }
+
+    /// Connects to exactly this peer and exchanges hellos; a live connection that fits is reused.
+    ///
+    /// `addresses` are hints from anywhere, e.g. a ticket: what is not plain IP with TCP or QUIC is ignored,
+    /// and only the owner of `peer`'s key can pass for it. What mDNS knows of the peer is tried too.
+    /// Dials end with the returned future's answer, not when the future is dropped.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; each says what to do.
+    pub async fn connect(
+        &self,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        preference: TransportPreference,
+        timeout: Duration,
+    ) -> Result<Connected, ConnectError> {
+        if peer == self.local {
+            return Err(ConnectError::Myself { peer });
+        }
+        self.ask(|reply| Command::Connect { peer, addresses, preference, timeout, reply })
+            .await
+            .unwrap_or(Err(ConnectError::Stopped))
+    }
+
+    /// Sends a request to a connected peer and waits for the answer, at most 10 s from when it is sent.
+    ///
+    /// # Errors
+    /// See [`RequestError`]. `Refused` is an answer, not an error.
+    pub async fn request(&self, peer: PeerId, request: Request) -> Result<Response, RequestError> {
+        self.ask(|reply| Command::Request { peer, request, reply }).await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Opens a stream over an existing connection; never dials.
+    ///
+    /// Success means that the peer speaks the protocol. Whether somebody there takes the stream shows only
+    /// when its first frame is answered.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, OpenError> {
+        match self.ask(|reply| Command::OpenStream { peer, reply }).await {
+            Some(result) => result,
+            None if self.commands.is_closed() => Err(OpenError::Stopped),
+            None => Err(OpenError::Lost { peer, detail: "the connection closed".to_owned() }),
+        }
+    }
+
+    /// Closes all connections to a peer and waits until they are gone, at most a second.
+    pub async fn disconnect(&self, peer: PeerId) {
+        // No answer means that the node is stopping, which disconnects as well.
+        self.ask(|done| Command::Disconnect { peer, done }).await.unwrap_or_default();
+    }
+
+    /// The peers that answered our hello, most recent first.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn peers(&self) -> Result<Vec<PeerView>, NetError> {
+        self.ask(Command::Peers).await.ok_or(NetError::Stopped)
+    }
+
+    /// Starts or stops greeting the peers that mDNS finds, so that [`NetHandle::peers`] knows them.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn search(&self, on: bool) -> Result<(), NetError> {
+        self.commands.send(Command::Search(on)).await.map_err(|_| NetError::Stopped)
+    }
+
+    /// Closes listeners and connections; returns within about a second. Other handles get `Stopped` from then on.
+    pub async fn shutdown(self) {
+        // No answer means that somebody else has stopped it.
+        self.ask(Command::Shutdown).await.unwrap_or_default();
+    }
+}

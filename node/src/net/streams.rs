@@ -1,0 +1,195 @@
+//! Raw streams of `/me-sync/4/stream`, both ways.
+//!
+//! A behaviour of our own instead of `libp2p-stream`, which has one inbound place for all peers together,
+//! dials whenever a peer is not connected, and keeps an entry for every connection that ever was
+//! (0.5.0-alpha, `shared.rs`: `senders` is never cleared). On the wire it is the same.
+//!
+//! Inbound streams go straight from the connection's task into the event channel: when it is full, the
+//! stream is dropped, which the opener notices as a reset and tries again. It never waits, so that one
+//! connection cannot hold up another.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::core::upgrade::ReadyUpgrade;
+use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+    NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::{InboundStream, NetEvent, OpenError, STREAM_PROTOCOL};
+
+/// Streams being opened per connection, at most.
+const MAX_OPENING: usize = 16;
+/// Inbound streams per connection within [`WINDOW`]; a session needs five.
+const MAX_INBOUND: u32 = 64;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Who waits for a stream.
+pub(super) type Opener = oneshot::Sender<Result<Stream, OpenError>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Streams {
+    events: mpsc::Sender<NetEvent>,
+    pending: VecDeque<ToSwarm<Infallible, Opener>>,
+}
+
+impl Streams {
+    pub(super) fn new(events: mpsc::Sender<NetEvent>) -> Self {
+        Self { events, pending: VecDeque::new() }
+    }
+
+    /// Opens a stream over this connection. If that is gone by now, `opener` is dropped.
+    pub(super) fn open(&mut self, peer: PeerId, connection: ConnectionId, opener: Opener) {
+        self.pending.push_back(ToSwarm::NotifyHandler {
+            peer_id: peer,
+            handler: NotifyHandler::One(connection),
+            event: opener,
+        });
+    }
+
+    fn handler(&self, peer: PeerId) -> Handler {
+        Handler {
+            peer,
+            events: self.events.clone(),
+            waiting: VecDeque::new(),
+            negotiating: None,
+            window: (Instant::now(), 0),
+        }
+    }
+}
+
+impl NetworkBehaviour for Streams {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        self.pending.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// One connection's part; lives in the connection's task.
+#[derive(Debug)]
+pub(super) struct Handler {
+    peer: PeerId,
+    events: mpsc::Sender<NetEvent>,
+    waiting: VecDeque<Opener>,
+    negotiating: Option<Opener>,
+    window: (Instant, u32),
+}
+
+impl Handler {
+    fn on_inbound(&mut self, stream: Stream) {
+        let now = Instant::now();
+        if now.duration_since(self.window.0) >= WINDOW {
+            self.window = (now, 0);
+        }
+        self.window.1 += 1;
+        if self.window.1 > MAX_INBOUND {
+            return tracing::debug!(peer = %self.peer, "too many streams in a short time, one is dropped");
+        }
+        if self.events.try_send(NetEvent::InboundStream(InboundStream { peer: self.peer, stream })).is_err() {
+            tracing::debug!(peer = %self.peer, "no room for an inbound stream, it is dropped");
+        }
+    }
+
+    fn on_opened(&mut self, result: Result<Stream, OpenError>) {
+        if self.negotiating.take().is_some_and(|opener| opener.send(result).is_err()) {
+            tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Opener;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(StreamProtocol::new(STREAM_PROTOCOL)), ())
+    }
+
+    fn on_behaviour_event(&mut self, opener: Opener) {
+        if self.waiting.len() < MAX_OPENING {
+            self.waiting.push_back(opener);
+        } else if opener.send(Err(OpenError::Busy { peer: self.peer })).is_err() {
+            tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
+        }
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+        // One at a time: the peer gets the streams in the order in which they were asked for.
+        while self.negotiating.is_none() {
+            let Some(opener) = self.waiting.pop_front() else { break };
+            if !opener.is_closed() {
+                self.negotiating = Some(opener);
+                let protocol = self.listen_protocol();
+                return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+            }
+        }
+        Poll::Pending
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
+                self.on_inbound(protocol);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
+                self.on_opened(Ok(protocol));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
+                let peer = self.peer;
+                self.on_opened(Err(match error {
+                    StreamUpgradeError::Timeout => OpenError::Timeout { peer },
+                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported { peer },
+                    StreamUpgradeError::Io(error) => OpenError::Lost { peer, detail: error.to_string() },
+                    StreamUpgradeError::Apply(never) => match never {},
+                }));
+            }
+            _ => {}
+        }
+    }
+}

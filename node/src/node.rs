@@ -1,0 +1,375 @@
+//! The library's face: configure a node, spawn it, offer and import trees, stop it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use libp2p::{Multiaddr, PeerId};
+use me_sync_protocol::limits::{DEFAULT_CHUNK, MAX_CHUNK, MAX_LANES, TICKET_TTL};
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::retry::RetryPolicy;
+use me_sync_protocol::ticket::Ticket;
+
+use crate::api::JobHandle;
+use crate::coordinator::{self, CoordinatorHandle, ImportPlan, Setup};
+use crate::identity::{self, IdentityError};
+use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
+use crate::source::Source;
+use crate::staging::{self, PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
+use crate::state_lock::{StateLock, StateLockError};
+
+/// How long a node that stops waits for its jobs.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Longest life of a ticket: 24 h.
+const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What a node is made of. Start from [`NodeConfig::new`] and change fields.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Identity, journals and session records live here; 0700.
+    pub state_dir: PathBuf,
+    /// What other devices see. Default: the host name.
+    pub device_name: String,
+    /// Where to listen. Default: all interfaces, random ports.
+    pub listen: Vec<ListenAddr>,
+    /// Default: TCP and QUIC.
+    pub transports: Transports,
+    /// Find and be found on the local network. Default: on.
+    pub mdns: bool,
+    /// Most lanes of a session, 1 to 4. Default: 4.
+    pub max_lanes: u8,
+    /// Largest chunk in bytes, 1 to 1 MiB. Default: 256 KiB.
+    pub max_chunk: u32,
+    /// Default: 3 rounds.
+    pub retry: RetryPolicy,
+    /// Faults for tests.
+    #[cfg(feature = "test-hooks")]
+    pub faults: crate::hooks::FaultPlan,
+}
+
+impl NodeConfig {
+    /// The defaults, with state in `state_dir`.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        let any = |ip: std::net::IpAddr| ListenAddr { ip, port: None };
+        Self {
+            state_dir: state_dir.into(),
+            device_name: default_device_name(),
+            listen: vec![any(std::net::Ipv4Addr::UNSPECIFIED.into()), any(std::net::Ipv6Addr::UNSPECIFIED.into())],
+            transports: Transports::default(),
+            mdns: true,
+            max_lanes: MAX_LANES,
+            max_chunk: u32::try_from(DEFAULT_CHUNK).unwrap_or(u32::MAX),
+            retry: RetryPolicy::default(),
+            #[cfg(feature = "test-hooks")]
+            faults: crate::hooks::FaultPlan::default(),
+        }
+    }
+}
+
+/// The state directory of this platform; none if the user has no home directory.
+pub fn default_state_dir() -> Option<PathBuf> {
+    let dirs = directories::ProjectDirs::from("", "", "me-sync")?;
+    Some(dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned())
+}
+
+/// The host name, or `device` if it has none.
+pub fn default_device_name() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if name.is_empty() { "device".to_owned() } else { name }
+}
+
+/// A node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Another process uses the state directory.
+    #[error(transparent)]
+    Lock(#[from] StateLockError),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Session records cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The network side does not start.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A blocking step did not come back.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+impl NodeError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Lock(e) => e.code(),
+            Self::Identity(e) => e.code(),
+            Self::State(e) => e.code(),
+            Self::Net(e) => e.code(),
+            Self::Interrupted => Code::NodeStopping,
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Lock(StateLockError::Held { .. }) => "wait until it is done, or give this one its own --state-dir",
+            Self::Lock(StateLockError::Io { .. }) => "choose another place with --state-dir",
+            Self::Identity(_) | Self::State(_) => "mend or move that file, or choose another --state-dir",
+            Self::Net(_) => "check --listen and --transport",
+            Self::Interrupted => "try again",
+        }
+    }
+}
+
+/// A running node. Stop it with [`Node::shutdown`]; dropped, its tasks end with the runtime.
+#[derive(Debug)]
+pub struct Node {
+    handle: NodeHandle,
+    recovered: Vec<Recovered>,
+    _lock: StateLock,
+}
+
+/// Talks to a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct NodeHandle {
+    net: NetHandle,
+    coordinator: CoordinatorHandle,
+    config: Arc<NodeConfig>,
+}
+
+/// How to offer a tree.
+#[derive(Debug, Clone, Copy)]
+pub struct OfferOptions {
+    /// Until when the ticket is good. Default: 10 minutes; at most 24 hours.
+    pub ttl: Duration,
+}
+
+impl Default for OfferOptions {
+    fn default() -> Self {
+        Self { ttl: TICKET_TTL }
+    }
+}
+
+/// An offer that waits for its importer.
+#[derive(Debug)]
+pub struct Offer {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// The text to copy to the other device. It is a secret.
+    pub ticket_uri: String,
+    /// When it becomes void, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+    /// Its job.
+    pub job: JobHandle,
+}
+
+/// An offer was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// A ticket lives at most 24 hours.
+    #[error("a ticket lives for at most 24 hours")]
+    Ttl,
+    /// No address is known to put into the ticket.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The node takes no more jobs.
+    #[error("the node takes no more jobs ({0})")]
+    Refused(Code),
+}
+
+impl OfferError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Ttl => Code::TicketInvalid,
+            Self::Net(e) => e.code(),
+            Self::Refused(code) => *code,
+        }
+    }
+}
+
+/// Who agreed to replace what is at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// The caller has it already.
+    Given,
+    /// The job stops with a [`crate::Review`] if the target exists and is not empty.
+    Ask,
+}
+
+/// How to import a tree.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// The directory that becomes the tree.
+    pub target: PathBuf,
+    /// Default: ask.
+    pub consent: Consent,
+    /// Default: TCP first, then QUIC.
+    pub transport: TransportPreference,
+    /// Addresses to try besides the ticket's.
+    pub peer_addresses: Vec<Multiaddr>,
+    /// How long to look for the exporter. Default: 30 s.
+    pub connect_timeout: Duration,
+    /// What may be a target.
+    pub target_options: TargetOptions,
+}
+
+impl ImportOptions {
+    /// The defaults, for a target.
+    pub fn new(target: impl Into<PathBuf>) -> Self {
+        Self {
+            target: target.into(),
+            consent: Consent::Ask,
+            transport: TransportPreference::default(),
+            peer_addresses: Vec::new(),
+            connect_timeout: Duration::from_secs(30),
+            target_options: TargetOptions::default(),
+        }
+    }
+}
+
+/// An import did not start; the ticket is unused.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The target cannot be replaced.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The ticket names no valid peer.
+    #[error("this ticket is damaged: it names no valid device")]
+    Ticket,
+    /// The node takes no more jobs.
+    #[error("the node takes no more jobs ({0})")]
+    Refused(Code),
+}
+
+impl ImportError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Preflight(e) => e.code(),
+            Self::Ticket => Code::TicketInvalid,
+            Self::Refused(code) => *code,
+        }
+    }
+}
+
+impl Node {
+    /// Locks the state directory, settles what a crash left there, and starts listening.
+    ///
+    /// # Errors
+    /// The state directory is in use or damaged, or no listener could be opened.
+    pub async fn spawn(config: NodeConfig) -> Result<Self, NodeError> {
+        let state_dir = config.state_dir.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let lock = StateLock::acquire(&state_dir)?;
+            let keypair = identity::load_or_create(&state_dir)?;
+            let state = StateDir::open(&state_dir)?;
+            let recovered = staging::recover(&state, SystemTime::now());
+            Ok::<_, NodeError>((lock, keypair, state, recovered))
+        });
+        let (lock, keypair, state, recovered) = prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let net_config = NetConfig {
+            listen: config.listen.clone(),
+            transports: config.transports,
+            mdns: config.mdns,
+            max_lanes: config.max_lanes.clamp(1, MAX_LANES),
+            max_chunk: config.max_chunk.clamp(1, u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX)),
+            ..NetConfig::new(keypair, config.device_name.clone())
+        };
+        let (max_lanes, max_chunk) = (net_config.max_lanes, net_config.max_chunk);
+        let (net, net_events) = net::spawn(net_config).await?;
+        let coordinator = coordinator::spawn(Setup {
+            net: net.clone(),
+            net_events,
+            state: Arc::new(state),
+            retry: config.retry,
+            max_lanes,
+            max_chunk,
+            #[cfg(feature = "test-hooks")]
+            faults: if config.faults.is_empty() { crate::hooks::FaultPlan::from_env() } else { config.faults.clone() },
+        });
+        let handle = NodeHandle { net, coordinator, config: Arc::new(config) };
+        Ok(Self { handle, recovered, _lock: lock })
+    }
+
+    /// A handle.
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// What an earlier, interrupted run left, and what was done about it.
+    pub fn recovered(&self) -> &[Recovered] {
+        &self.recovered
+    }
+
+    /// Stops: jobs that can be ended are ended, a swap under way is finished. Takes at most about 5 seconds
+    /// unless a swap takes longer.
+    pub async fn shutdown(self) {
+        if tokio::time::timeout(DRAIN, self.handle.coordinator.shutdown()).await.is_err() {
+            tracing::warn!("some jobs did not end in time");
+        }
+        self.handle.net.shutdown().await;
+    }
+}
+
+impl NodeHandle {
+    /// This node's PeerId.
+    pub fn peer_id(&self) -> String {
+        self.net.local_peer().to_string()
+    }
+
+    /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way.
+    ///
+    /// # Errors
+    /// See [`OfferError`].
+    pub async fn offer(&self, source: Source, options: OfferOptions) -> Result<Offer, OfferError> {
+        if options.ttl > MAX_TICKET_TTL {
+            return Err(OfferError::Ttl);
+        }
+        let addresses = self.net.addresses().await?;
+        let (parts, job) = self.coordinator.offer(source, options.ttl).await.map_err(OfferError::Refused)?;
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let peer = self.net.local_peer().to_bytes();
+        let name = &self.config.device_name;
+        let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
+        Ok(Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, job })
+    }
+
+    /// Imports with a ticket. The target is resolved, locked and checked before anything is sent.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub async fn import(&self, ticket: Ticket, options: ImportOptions) -> Result<JobHandle, ImportError> {
+        let peer = PeerId::from_bytes(&ticket.peer_id).map_err(|_| ImportError::Ticket)?;
+        let mut target_options = options.target_options;
+        target_options.forbidden.push(self.config.state_dir.clone());
+        let path = options.target;
+        let pinned = tokio::task::spawn_blocking(move || Target::pin(&path, &target_options));
+        let target = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
+        let plan = ImportPlan {
+            target,
+            ask: options.consent == Consent::Ask,
+            addresses: coordinator::addresses(&ticket, options.peer_addresses),
+            transport: options.transport,
+            connect_timeout: options.connect_timeout,
+        };
+        self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)
+    }
+
+    /// Devices that answered our hello, most recent first.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn peers(&self) -> Result<Vec<PeerView>, NetError> {
+        self.net.peers().await
+    }
+
+    /// Starts or stops greeting devices that mDNS finds, so that [`Self::peers`] knows them.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn search(&self, on: bool) -> Result<(), NetError> {
+        self.net.search(on).await
+    }
+}

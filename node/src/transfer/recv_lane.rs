@@ -1,0 +1,184 @@
+//! The importer's end of a lane: frames off the stream (task), checked and written (thread).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use libp2p::Stream;
+use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep, Violation};
+use me_sync_protocol::frame::{FailedEntry, Frame};
+use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::reason::Code;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{LANE_QUEUE, LaneEvent, LaneMeter, Reports};
+use crate::link::{FrameReader, LinkError};
+use crate::staging::{StagedFile, StagingWriter};
+
+/// Files judged before a report goes out although more frames wait.
+const REPORT_SIZE: usize = 256;
+
+/// Everything one receiving lane works with.
+#[derive(Debug)]
+pub(crate) struct RecvLane {
+    pub(crate) receiver: LaneReceiver,
+    pub(crate) writer: StagingWriter,
+    pub(crate) meter: Arc<LaneMeter>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl RecvLane {
+    /// Runs until the stream ends, the peer breaks the protocol, or the lane is stopped. When this returns,
+    /// no file of the lane is open any more.
+    pub(crate) async fn run(self, mut frames: FrameReader<Stream>, reports: Reports) {
+        let (batches, inbox) = mpsc::channel(LANE_QUEUE);
+        let Self { receiver, writer, meter, stop } = self;
+        let disk = Disk { receiver, writer, meter, file: None, reports: reports.clone() };
+        let thread = tokio::task::spawn_blocking(move || disk.run(inbox));
+        let closing = pump(&mut frames, &batches, &stop).await;
+        drop(batches);
+        // the thread ends when it has worked off what came before the end
+        if let Err(e) = thread.await {
+            tracing::error!(error = %e, "a lane's disk thread failed");
+        }
+        if let Some(last) = closing {
+            reports.send(last).await;
+        }
+    }
+}
+
+async fn pump(
+    frames: &mut FrameReader<Stream>,
+    batches: &mpsc::Sender<Vec<Frame>>,
+    stop: &CancellationToken,
+) -> Option<LaneEvent> {
+    loop {
+        let batch = tokio::select! {
+            () = stop.cancelled() => return None,
+            batch = frames.next_batch() => batch,
+        };
+        match batch {
+            Ok(batch) if batch.is_empty() => return Some(LaneEvent::Closed),
+            Ok(batch) => {
+                tokio::select! {
+                    () = stop.cancelled() => return None,
+                    sent = batches.send(batch) => if sent.is_err() { return None },
+                }
+            }
+            Err(LinkError::Frame(e)) => {
+                return Some(LaneEvent::Violation(Violation { code: e.code(), what: "a malformed frame on a lane" }));
+            }
+            Err(LinkError::Io(_) | LinkError::Truncated) => return Some(LaneEvent::Closed),
+        }
+    }
+}
+
+/// The thread's half.
+struct Disk {
+    receiver: LaneReceiver,
+    writer: StagingWriter,
+    meter: Arc<LaneMeter>,
+    file: Option<OpenFile>,
+    reports: Reports,
+}
+
+struct OpenFile {
+    staged: StagedFile,
+    arrived: u64,
+}
+
+#[derive(Default)]
+struct Batch {
+    reports: Vec<FileReport>,
+    codes: Vec<(EntryIndex, Code)>,
+}
+
+impl Disk {
+    fn run(mut self, mut inbox: mpsc::Receiver<Vec<Frame>>) {
+        let mut batch = Batch::default();
+        while let Some(frames) = inbox.blocking_recv() {
+            for frame in frames {
+                if let Err(violation) = self.step(frame, &mut batch) {
+                    self.flush(&mut batch);
+                    self.reports.send_blocking(LaneEvent::Violation(violation));
+                    self.drop_file();
+                    return;
+                }
+                if batch.reports.len() >= REPORT_SIZE {
+                    self.flush(&mut batch);
+                }
+            }
+            if inbox.is_empty() {
+                self.flush(&mut batch);
+            }
+        }
+        self.flush(&mut batch);
+        self.drop_file();
+    }
+
+    fn step(&mut self, frame: Frame, batch: &mut Batch) -> Result<(), Violation> {
+        match self.receiver.handle(frame)? {
+            LaneStep::Create(index) => match self.meter.on_disk(|| self.writer.create(index)) {
+                Ok(staged) => self.file = Some(OpenFile { staged, arrived: 0 }),
+                Err(e) => self.fail(index, &e, batch),
+            },
+            LaneStep::Write(bytes) => {
+                if let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) {
+                    file.arrived += bytes.len() as u64;
+                    self.meter.in_flight.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    if let Err(e) = self.meter.on_disk(|| file.staged.write(&bytes)) {
+                        self.fail(index, &e, batch);
+                    }
+                }
+            }
+            LaneStep::Keep(verified) => {
+                let index = verified.index();
+                if let Some(file) = self.take_file() {
+                    match self.meter.on_disk(|| file.staged.finish()) {
+                        Ok(()) => batch.reports.push(FileReport::Ok(verified)),
+                        Err(e) => {
+                            batch.codes.push((index, e.code()));
+                            batch.reports.push(FileReport::Failed(FailedEntry { index, reason: e.reason() }));
+                        }
+                    }
+                }
+            }
+            LaneStep::Drop { entry, from_exporter } => {
+                self.drop_file();
+                batch.codes.extend(from_exporter.map(|code| (entry.index, code)));
+                batch.reports.push(FileReport::Failed(entry));
+            }
+            LaneStep::Ignore => self.drop_file(),
+        }
+        Ok(())
+    }
+
+    /// The disk refused: what there is of the file goes, the rest of it is passed over until its end.
+    fn fail(&mut self, index: EntryIndex, error: &crate::staging::StageError, batch: &mut Batch) {
+        tracing::debug!(%index, error = %crate::errors::chain(error), "a file could not be staged");
+        self.receiver.fail(error.reason());
+        batch.codes.push((index, error.code()));
+        self.drop_file();
+    }
+
+    fn take_file(&mut self) -> Option<OpenFile> {
+        let file = self.file.take()?;
+        self.meter.in_flight.fetch_sub(file.arrived, Ordering::Relaxed);
+        Some(file)
+    }
+
+    fn drop_file(&mut self) {
+        if let Some(file) = self.take_file()
+            && let Err(e) = self.meter.on_disk(|| file.staged.discard())
+        {
+            tracing::warn!(error = %crate::errors::chain(&e), "a failed file could not be removed from staging");
+        }
+    }
+
+    fn flush(&self, batch: &mut Batch) {
+        if !batch.reports.is_empty() {
+            let Batch { reports, codes } = std::mem::take(batch);
+            self.reports.send_blocking(LaneEvent::Files { reports, codes });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The exporter's end of a lane: files read and packed (thread), written to the stream (task).
+//!
+//! Small files share a buffer: a batch goes out when it holds at least 256 KiB or the work is done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::AsyncWriteExt;
+use libp2p::Stream;
+use me_sync_protocol::codec;
+use me_sync_protocol::frame::{FileBegin, FileEnd, Frame};
+use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::limits::FRAME_HEADER;
+use me_sync_protocol::manifest::{Manifest, Node};
+use me_sync_protocol::reason::Code;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{LANE_QUEUE, LaneEvent, LaneMeter, Reports};
+use crate::source::{ReadError, SnapshotReader};
+
+/// A batch of packed frames is sent when it is at least this long.
+const BATCH: usize = 256 << 10;
+/// Rounds that may wait for a lane: one at a time.
+pub(crate) const WORK_QUEUE: usize = 1;
+
+/// The files of one round, shared by all lanes: whoever is free takes the next.
+#[derive(Debug)]
+pub(crate) struct WorkList {
+    entries: Vec<EntryIndex>,
+    next: AtomicUsize,
+}
+
+impl WorkList {
+    pub(crate) fn new(entries: Vec<EntryIndex>) -> Arc<Self> {
+        Arc::new(Self { entries, next: AtomicUsize::new(0) })
+    }
+
+    fn take(&self) -> Option<EntryIndex> {
+        self.entries.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
+}
+
+/// Everything one sending lane works with.
+#[derive(Debug)]
+pub(crate) struct SendLane {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) reader: SnapshotReader,
+    pub(crate) chunk: usize,
+    pub(crate) meter: Arc<LaneMeter>,
+    pub(crate) stop: CancellationToken,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) faults: crate::hooks::ResolvedFaults,
+}
+
+/// Packed frames, and what is through once they are written.
+struct Packed {
+    frames: Bytes,
+    files: u64,
+    bytes: u64,
+    failed: Vec<(EntryIndex, Code)>,
+}
+
+impl SendLane {
+    /// Runs until the lane is stopped or the stream breaks. Work comes round by round.
+    pub(crate) async fn run(self, mut stream: Stream, work: mpsc::Receiver<Arc<WorkList>>, reports: Reports) {
+        let (batches, mut inbox) = mpsc::channel(LANE_QUEUE);
+        let (meter, stop) = (self.meter.clone(), self.stop.clone());
+        let thread = tokio::task::spawn_blocking(move || Packer::new(self, batches).run(work));
+        let broken = loop {
+            let packed: Packed = tokio::select! {
+                () = stop.cancelled() => break false,
+                packed = inbox.recv() => match packed {
+                    Some(packed) => packed,
+                    None => break false,
+                },
+            };
+            let written = tokio::select! {
+                () = stop.cancelled() => break false,
+                written = write(&mut stream, &packed.frames, inbox.is_empty(), &meter) => written,
+            };
+            if written.is_err() {
+                break true;
+            }
+            let Packed { files, bytes, failed, .. } = packed;
+            if !reports.send(LaneEvent::Sent { files, bytes, failed }).await {
+                break false;
+            }
+        };
+        drop(inbox);
+        if broken {
+            reports.send(LaneEvent::Closed).await;
+        } else {
+            // a clean end lets the peer see that nothing is missing; it may be gone already
+            stream.close().await.ok();
+        }
+        // with its channel closed the thread ends at its next batch
+        if let Err(e) = thread.await {
+            tracing::error!(error = %e, "a lane's disk thread failed");
+        }
+    }
+}
+
+async fn write(stream: &mut Stream, mut frames: &[u8], flush: bool, meter: &LaneMeter) -> std::io::Result<()> {
+    while !frames.is_empty() {
+        let n = stream.write(frames).await?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        meter.moved.fetch_add(n as u64, Ordering::Relaxed);
+        frames = &frames[n..];
+    }
+    if flush { stream.flush().await } else { Ok(()) }
+}
+
+/// The thread's half.
+struct Packer {
+    lane: SendLane,
+    batches: mpsc::Sender<Packed>,
+    buffer: BytesMut,
+    files: u64,
+    bytes: u64,
+    failed: Vec<(EntryIndex, Code)>,
+}
+
+/// The stream's half is gone.
+struct Gone;
+
+impl Packer {
+    fn new(lane: SendLane, batches: mpsc::Sender<Packed>) -> Self {
+        Self { lane, batches, buffer: BytesMut::new(), files: 0, bytes: 0, failed: Vec::new() }
+    }
+
+    fn run(mut self, mut work: mpsc::Receiver<Arc<WorkList>>) {
+        while let Some(list) = work.blocking_recv() {
+            while let Some(index) = list.take() {
+                if self.file(index).is_err() {
+                    return;
+                }
+            }
+            if self.flush().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn file(&mut self, index: EntryIndex) -> Result<(), Gone> {
+        let Some((size, sha256)) = self.declared(index) else {
+            // the core asks for files of this manifest only
+            tracing::error!(%index, "asked to send something that is no file");
+            return Ok(());
+        };
+        codec::encode(&Frame::FileBegin(FileBegin { index, size, sha256, offset: 0 }), &mut self.buffer);
+        let failed = match self.body(index)? {
+            Ok(()) => None,
+            Err(e) => {
+                tracing::debug!(%index, error = %crate::errors::chain(&e), "a file could not be sent whole");
+                Some(e.code())
+            }
+        };
+        codec::encode(&Frame::FileEnd(FileEnd { index, failed }), &mut self.buffer);
+        self.files += 1;
+        self.failed.extend(failed.map(|code| (index, code)));
+        if self.buffer.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    /// Reads the file straight into the send buffer, chunk by chunk.
+    fn body(&mut self, index: EntryIndex) -> Result<Result<(), ReadError>, Gone> {
+        let meter = self.lane.meter.clone();
+        let mut file = match meter.on_disk(|| self.lane.reader.open(index)) {
+            Ok(file) => file,
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut left = file.size();
+        #[cfg(feature = "test-hooks")]
+        let mut offset = 0;
+        while left > 0 {
+            let want = left.min(self.lane.chunk as u64) as usize;
+            let header = self.buffer.len();
+            codec::put_chunk_header(u32::try_from(want).unwrap_or(u32::MAX), &mut self.buffer);
+            let at = header + FRAME_HEADER;
+            self.buffer.resize(at + want, 0);
+            match meter.on_disk(|| file.read(&mut self.buffer[at..])) {
+                Ok(n) if n == want => {}
+                Ok(_) => {
+                    // the reader gives the declared bytes or an error: what is missing here, the importer misses too
+                    self.buffer.truncate(header);
+                    return Ok(file.finish());
+                }
+                Err(e) => {
+                    self.buffer.truncate(header);
+                    return Ok(Err(e));
+                }
+            }
+            #[cfg(feature = "test-hooks")]
+            {
+                self.lane.faults.corrupt(index, offset, &mut self.buffer[at..]);
+                offset += want as u64;
+            }
+            self.bytes += want as u64;
+            left -= want as u64;
+            if self.buffer.len() >= BATCH {
+                self.flush()?;
+            }
+        }
+        Ok(meter.on_disk(|| file.finish()))
+    }
+
+    fn declared(&self, index: EntryIndex) -> Option<(u64, me_sync_protocol::ids::Digest)> {
+        match self.lane.manifest.entry(index)?.node {
+            Node::File { size, sha256 } => Some((size, sha256)),
+            Node::Dir | Node::Symlink { .. } => None,
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let packed = Packed {
+            frames: self.buffer.split().freeze(),
+            files: std::mem::take(&mut self.files),
+            bytes: std::mem::take(&mut self.bytes),
+            failed: std::mem::take(&mut self.failed),
+        };
+        self.buffer.reserve(BATCH + self.lane.chunk + 1024);
+        self.batches.blocking_send(packed).map_err(|_| Gone)
+    }
+}

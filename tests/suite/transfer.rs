@@ -1,0 +1,114 @@
+//! The main job: a tree moves, is verified, and is applied whole.
+
+use me_sync_node::net::Transports;
+
+use crate::support::tree::{assert_images, assert_same, file, image, sample};
+use crate::support::{TestNode, completed, failed, leftovers, migrate};
+use me_sync_protocol::reason::Code;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_arrives_identical_at_a_target_that_did_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    sample(&source);
+    let (a, b) = (TestNode::start().await, TestNode::start().await);
+    let (export, import) = migrate(&a, &b, &source, &target).await;
+    let done = completed(&import).await;
+    assert_eq!(completed(&export).await.manifest_sha256, done.manifest_sha256);
+    assert_same(&source, &target);
+    assert_eq!(done.retained, None);
+    assert!(leftovers(dir.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_over_quic() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    sample(&source);
+    let quic = Transports { tcp: false, quic: true };
+    let (a, b) = (TestNode::over(quic).await, TestNode::over(quic).await);
+    let (_, import) = migrate(&a, &b, &source, &target).await;
+    completed(&import).await;
+    assert_eq!(import.view().peer.and_then(|p| p.transport).as_deref(), Some("quic"));
+    assert_same(&source, &target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_tree_is_replaced_whole_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    sample(&source);
+    file(&target, "old/file", 100, 0o644);
+    file(&target, "a.txt", 5, 0o600);
+    let old = image(&target);
+    let (a, b) = (TestNode::start().await, TestNode::start().await);
+    let (_, import) = migrate(&a, &b, &source, &target).await;
+    let retained = completed(&import).await.retained.expect("the old tree is kept");
+    assert_same(&source, &target);
+    assert_images(&old, &image(&retained));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_tree_and_a_single_file_are_trees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (TestNode::start().await, TestNode::start().await);
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let (_, import) = migrate(&a, &b, &empty, &dir.path().join("one")).await;
+    assert_eq!(completed(&import).await.files, 0);
+    assert_same(&empty, &dir.path().join("one"));
+    file(dir.path(), "lone file", 1000, 0o640);
+    let (_, import) = migrate(&a, &b, &dir.path().join("lone file"), &dir.path().join("two")).await;
+    assert_eq!(completed(&import).await.files, 1);
+    let (sent, got) = (dir.path().join("lone file"), dir.path().join("two/lone file"));
+    assert_eq!(std::fs::read(sent).unwrap(), std::fs::read(got).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_exporter_serves_several_importers_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    sample(&source);
+    let exporter = TestNode::start().await;
+    let mut importers = Vec::new();
+    for n in 0..3 {
+        let importer = TestNode::start().await;
+        let (_, job) = migrate(&exporter, &importer, &source, &dir.path().join(format!("target{n}"))).await;
+        importers.push((importer, job));
+    }
+    for (n, (_, job)) in importers.iter().enumerate() {
+        completed(job).await;
+        assert_same(&source, &dir.path().join(format!("target{n}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_exporters_fill_one_importer_which_sends_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    sample(&source);
+    let (a, b, both) = (TestNode::start().await, TestNode::start().await, TestNode::start().await);
+    let (_, one) = migrate(&a, &both, &source, &dir.path().join("one")).await;
+    let (_, two) = migrate(&b, &both, &source, &dir.path().join("two")).await;
+    let (_, three) = migrate(&both, &a, &source, &dir.path().join("three")).await;
+    for (job, name) in [(one, "one"), (two, "two"), (three, "three")] {
+        completed(&job).await;
+        assert_same(&source, &dir.path().join(name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_ticket_opens_nothing_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    sample(&source);
+    let (a, b, c) = (TestNode::start().await, TestNode::start().await, TestNode::start().await);
+    let offer = a.offer(&source).await;
+    completed(&b.import(&offer.ticket, &dir.path().join("first")).await).await;
+    for node in [&b, &c] {
+        let job = node.import(&offer.ticket, &dir.path().join("second")).await;
+        assert_eq!(failed(&job).await, Code::TicketInvalid);
+    }
+    assert!(!dir.path().join("second").exists());
+    assert!(leftovers(dir.path()).is_empty());
+}

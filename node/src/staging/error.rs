@@ -1,0 +1,527 @@
+//! What can go wrong, one enum per operation. Messages say what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use me_sync_protocol::escape::escaped;
+use me_sync_protocol::reason::{Code, FailureReason};
+
+/// A local path as it may be printed.
+pub(crate) fn shown(path: &Path) -> String {
+    // longer than a terminal line allows is still better than a cut path in an instruction
+    let text = path.to_string_lossy();
+    let mut out = String::new();
+    let mut rest: &str = &text;
+    while !rest.is_empty() {
+        let end = rest.char_indices().nth(100).map_or(rest.len(), |(at, _)| at);
+        out.push_str(&escaped(&rest[..end]).to_string());
+        rest = &rest[end..];
+    }
+    out
+}
+
+/// The code of an I/O error: a full disk has a name of its own.
+pub(crate) fn io_code(err: &io::Error) -> Code {
+    match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::NoSpace,
+        _ => Code::IoError,
+    }
+}
+
+/// The state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Reading or writing below it failed.
+    #[error("{what} in the state directory {}", shown(.path))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Which file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// Something in it is not ours alone.
+    #[error("{} {why}; move it away or choose another --state-dir", shown(.path))]
+    NotOurs {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No copy of a journal can be read.
+    #[error("no copy of the journal in {} can be read; nothing was touched", shown(.path))]
+    Corrupt {
+        /// The session's directory.
+        path: PathBuf,
+    },
+    /// The session id is taken.
+    #[error("a session of that id exists in {}", shown(.path))]
+    Exists {
+        /// The session's directory.
+        path: PathBuf,
+    },
+    /// Another process works on this session.
+    #[error("another me-sync works on the session in {}", shown(.path))]
+    Busy {
+        /// The session's directory.
+        path: PathBuf,
+    },
+}
+
+impl StateError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Io { err, .. } => io_code(err),
+            Self::NotOurs { .. } | Self::Corrupt { .. } | Self::Exists { .. } => Code::StateCorrupt,
+            Self::Busy { .. } => Code::StateLocked,
+        }
+    }
+}
+
+/// The target cannot take this tree. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// It is never replaced.
+    #[error("{} {why}; choose another directory, for example a new one inside it", shown(.path))]
+    Forbidden {
+        /// The target.
+        path: PathBuf,
+        /// Which rule.
+        why: &'static str,
+    },
+    /// It is the root of a mounted file system.
+    #[error("{} is a mount point, which cannot be swapped; choose a subdirectory of it, such as {}", shown(.path), shown(&.path.join("data")))]
+    MountPoint {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Something is mounted inside it.
+    #[error("{} is mounted inside {}; unmount it first or choose another directory", shown(.mount), shown(.path))]
+    ContainsMount {
+        /// The target.
+        path: PathBuf,
+        /// What is mounted inside.
+        mount: PathBuf,
+    },
+    /// Names in the parent directory cannot be changed.
+    #[error("cannot swap directories in {}: {why}; make it writable or choose a directory elsewhere", shown(.parent))]
+    ParentNotWritable {
+        /// The target's parent.
+        parent: PathBuf,
+        /// What forbids it.
+        why: &'static str,
+        /// The cause, if the system named one.
+        #[source]
+        err: Option<io::Error>,
+    },
+    /// The parent directory does not exist.
+    #[error("{} does not exist; create it first (mkdir -p) or choose another directory", shown(.parent))]
+    NoParent {
+        /// The missing directory.
+        parent: PathBuf,
+    },
+    /// Another session writes here.
+    #[error("another session writes {}; wait for it to end or stop it", shown(.path))]
+    Busy {
+        /// The target or the directory inside or around it that is taken.
+        path: PathBuf,
+    },
+    /// Not enough bytes.
+    #[error("{} has {} free where {} are needed; free {} there or choose another disk",
+        shown(.path), mib(*.free), mib(*.needed), mib(.needed.saturating_sub(*.free)))]
+    NoSpace {
+        /// The target's parent.
+        path: PathBuf,
+        /// Bytes needed, reserve included.
+        needed: u64,
+        /// Bytes free for us.
+        free: u64,
+    },
+    /// Not enough inodes.
+    #[error("{} has {free} free inodes where {needed} are needed; delete files there or choose another disk", shown(.path))]
+    NoInodes {
+        /// The target's parent.
+        path: PathBuf,
+        /// Inodes needed.
+        needed: u64,
+        /// Inodes free.
+        free: u64,
+    },
+    /// A path of the manifest does not fit here.
+    #[error("{entry} {why} below {}; choose a directory with a shorter path or another disk", shown(.path))]
+    PathUnsupported {
+        /// The target.
+        path: PathBuf,
+        /// The entry, printable.
+        entry: String,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// Two entries are one name on this file system.
+    #[error("{one} and {other} are the same name in {}, which ignores case; choose a case-sensitive disk", shown(.path))]
+    Collision {
+        /// The target.
+        path: PathBuf,
+        /// An entry, printable.
+        one: String,
+        /// Its twin, printable.
+        other: String,
+    },
+    /// Directories cannot be swapped on this file system.
+    #[error("the file system of {} cannot swap directories; choose a directory on another one", shown(.path))]
+    UnsupportedFs {
+        /// The target's parent.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// Looking at the target failed.
+    #[error("{what} {}", shown(.path))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+}
+
+impl PreflightError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Forbidden { .. } | Self::NoParent { .. } => Code::TargetForbidden,
+            Self::MountPoint { .. } => Code::TargetIsMountpoint,
+            Self::ContainsMount { .. } => Code::TargetContainsMount,
+            Self::ParentNotWritable { .. } => Code::TargetParentNotWritable,
+            Self::Busy { .. } => Code::TargetBusy,
+            Self::NoSpace { .. } | Self::NoInodes { .. } => Code::NoSpace,
+            Self::PathUnsupported { .. } => Code::PathUnsupportedHere,
+            Self::Collision { .. } => Code::PathCollision,
+            Self::UnsupportedFs { .. } => Code::ApplyUnsupportedFs,
+            Self::Io { err, .. } => io_code(err),
+        }
+    }
+}
+
+/// Building the staging tree failed. The target is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// Another session writes this target or one inside or around it.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The session cannot be recorded.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The index is not a file of this manifest.
+    #[error("entry {index} is not a file of the manifest")]
+    NotAFile {
+        /// The number.
+        index: u32,
+    },
+    /// A file has more or fewer bytes than declared.
+    #[error("{path}: {got} bytes where {declared} were declared")]
+    Size {
+        /// The entry, printable.
+        path: String,
+        /// Bytes that came, at least.
+        got: u64,
+        /// Bytes the manifest declares.
+        declared: u64,
+    },
+    /// A file's bytes on disk are not what was received.
+    #[error("{path}: the bytes on disk have another SHA-256 than declared; the disk or another program changed them")]
+    Hash {
+        /// The entry, printable.
+        path: String,
+    },
+    /// An operation on one entry failed.
+    #[error("{what} {path}")]
+    Entry {
+        /// What was tried.
+        what: &'static str,
+        /// The entry, printable.
+        path: String,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// The staging tree is not the manifest's tree.
+    #[error("the staging tree is not what the manifest says: {path} {why}")]
+    Mismatch {
+        /// The entry, printable.
+        path: String,
+        /// How it differs.
+        why: &'static str,
+    },
+    /// An operation on the staging tree as a whole failed.
+    #[error("{what} {}", shown(.path))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The staging directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// The disk did not confirm what was written. Never tried again: the kernel reports such an error once.
+    #[error("the disk of {} did not confirm the written data; check the disk, then start again", shown(.path))]
+    Sync {
+        /// The staging directory.
+        path: PathBuf,
+        /// The cause; none when an earlier checkpoint had failed.
+        #[source]
+        err: Option<io::Error>,
+    },
+    /// Files are still being written.
+    #[error("{open} files of the staging tree are still open")]
+    StillWriting {
+        /// How many.
+        open: usize,
+    },
+    /// The tree is sealed.
+    #[error("the staging tree is sealed")]
+    Sealed,
+}
+
+impl StageError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Preflight(err) => err.code(),
+            Self::State(err) => err.code(),
+            Self::NotAFile { .. } | Self::StillWriting { .. } | Self::Sealed => Code::FrameUnexpected,
+            Self::Size { .. } => Code::SizeMismatch,
+            Self::Hash { .. } => Code::HashMismatch,
+            Self::Mismatch { .. } => Code::ManifestMismatch,
+            Self::Entry { err, .. } | Self::Io { err, .. } => io_code(err),
+            Self::Sync { .. } => Code::IoError,
+        }
+    }
+
+    /// The wire's reason, when this is one file's failure.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Size { .. } => FailureReason::SizeMismatch,
+            Self::Hash { .. } => FailureReason::HashMismatch,
+            Self::NotAFile { .. } => FailureReason::ProtocolError,
+            Self::Preflight(_)
+            | Self::State(_)
+            | Self::Entry { .. }
+            | Self::Mismatch { .. }
+            | Self::Io { .. }
+            | Self::Sync { .. }
+            | Self::StillWriting { .. }
+            | Self::Sealed => FailureReason::IoError,
+        }
+    }
+}
+
+/// The swap did not take place, or its outcome is not known for certain.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Somebody stopped the session before the swap. The target is untouched.
+    #[error("stopped before the swap; {} is unchanged", shown(.target))]
+    Aborted {
+        /// The target.
+        target: PathBuf,
+    },
+    /// The target was edited meanwhile and the caller wanted to refuse that. The target is untouched.
+    #[error("{} changed while the data came in; look at it and start again", shown(.target))]
+    Changed {
+        /// The target.
+        target: PathBuf,
+    },
+    /// Something else stands at the target's or the staging tree's name. Nothing was touched.
+    #[error("{why} at {}; nothing was touched, the new tree is at {}", shown(.target), shown(.staging))]
+    Conflict {
+        /// The target.
+        target: PathBuf,
+        /// The staging directory.
+        staging: PathBuf,
+        /// What is there.
+        why: &'static str,
+    },
+    /// A mount appeared at or inside the target. The target is untouched.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The journal cannot be written. The target is untouched.
+    #[error("the journal cannot be written, so the swap was not tried")]
+    Journal(#[source] StateError),
+    /// The file system refuses to swap these directories. The target is untouched.
+    #[error("the file system cannot swap {}; choose a directory on another one", shown(.target))]
+    UnsupportedFs {
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// The swap itself failed without effect. The target is untouched.
+    #[error("swapping {} failed", shown(.target))]
+    Swap {
+        /// The target.
+        target: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+    /// The swap took place, or may have, and the disk did not confirm it. Both trees are kept.
+    #[error(
+        "the disk did not confirm the swap of {}; both trees are kept, the other one at {}; start me-sync again to settle it",
+        shown(.target), shown(.staging)
+    )]
+    DurabilityUnknown {
+        /// The target.
+        target: PathBuf,
+        /// The other tree.
+        staging: PathBuf,
+        /// The cause.
+        #[source]
+        err: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The check after the swap failed; the old tree is back.
+    #[error("the check after the swap failed ({why}); {} is the old tree again", shown(.target))]
+    Health {
+        /// The target.
+        target: PathBuf,
+        /// What the check said.
+        why: String,
+    },
+    /// The check after the swap failed and going back failed too. Both trees are kept.
+    #[error("the check after the swap failed ({why}) and going back failed as well")]
+    HealthStuck {
+        /// What the check said.
+        why: String,
+        /// Why the old tree is not back.
+        #[source]
+        err: Box<RollbackError>,
+    },
+    /// The apply thread could not run.
+    #[error("the apply thread did not run to its end")]
+    Thread,
+}
+
+impl ApplyError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Aborted { .. } => Code::Aborted,
+            Self::Changed { .. } => Code::TargetChanged,
+            Self::Conflict { .. } => Code::TargetConflict,
+            Self::Preflight(err) => err.code(),
+            Self::Journal(err) => err.code(),
+            Self::UnsupportedFs { .. } => Code::ApplyUnsupportedFs,
+            Self::Swap { err, .. } => io_code(err),
+            Self::DurabilityUnknown { .. } | Self::Thread => Code::DurabilityUnknown,
+            Self::Health { .. } => Code::HealthFailed,
+            Self::HealthStuck { err, .. } => err.code(),
+        }
+    }
+
+    /// The target is exactly what it was, and the staging tree can go.
+    pub(crate) fn is_clean(&self) -> bool {
+        match self {
+            Self::Aborted { .. }
+            | Self::Changed { .. }
+            | Self::Preflight(_)
+            | Self::Journal(_)
+            | Self::UnsupportedFs { .. }
+            | Self::Swap { .. } => true,
+            Self::Conflict { .. }
+            | Self::DurabilityUnknown { .. }
+            | Self::Health { .. }
+            | Self::HealthStuck { .. }
+            | Self::Thread => false,
+        }
+    }
+}
+
+/// Going back to the old tree did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    /// There is nothing to go back to.
+    #[error("nothing to go back to for {}: {why}", shown(.target))]
+    Unavailable {
+        /// The directory.
+        target: PathBuf,
+        /// What is missing, and where things are.
+        why: String,
+    },
+    /// Another session writes here.
+    #[error("another session writes {}; wait for it to end or stop it", shown(.target))]
+    Busy {
+        /// The directory.
+        target: PathBuf,
+    },
+    /// What stands at the names is neither of the two trees, or moving them failed.
+    #[error("cannot go back: {why}; nothing was deleted, the trees are at {} and {}", shown(.target), shown(.retained))]
+    Conflict {
+        /// The directory.
+        target: PathBuf,
+        /// Where the other tree is.
+        retained: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+        /// The cause, if the system named one.
+        #[source]
+        err: Option<io::Error>,
+    },
+    /// The disk did not confirm the way back. Both trees are kept.
+    #[error("the disk did not confirm the way back of {}; start me-sync again to settle it", shown(.target))]
+    DurabilityUnknown {
+        /// The directory.
+        target: PathBuf,
+        /// The cause.
+        #[source]
+        err: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The session records cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Looking at the directory failed.
+    #[error("looking at {}", shown(.target))]
+    Io {
+        /// The directory.
+        target: PathBuf,
+        /// The cause.
+        #[source]
+        err: io::Error,
+    },
+}
+
+impl RollbackError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unavailable { .. } => Code::RollbackUnavailable,
+            Self::Busy { .. } => Code::TargetBusy,
+            Self::Conflict { .. } => Code::TargetConflict,
+            Self::DurabilityUnknown { .. } => Code::DurabilityUnknown,
+            Self::State(err) => err.code(),
+            Self::Io { err, .. } => io_code(err),
+        }
+    }
+}
+
+/// Bytes for people.
+fn mib(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    match bytes {
+        0..MIB => format!("{} KiB", bytes.div_ceil(1024)),
+        MIB..GIB => format!("{} MiB", bytes.div_ceil(MIB)),
+        // tenths, rounded up
+        _ => {
+            let tenths = (u128::from(bytes) * 10).div_ceil(u128::from(GIB));
+            format!("{}.{} GiB", tenths / 10, tenths % 10)
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The checks before any data moves (RELIABILITY 4.2): a real exchange, space, inodes, names, who uses the target.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use me_sync_protocol::escape::escaped;
+use me_sync_protocol::manifest::Manifest;
+use rustix::fs::{AtFlags, Dir, Mode, fstatvfs, mkdirat, unlinkat};
+use rustix::io::Errno;
+
+use super::error::{PreflightError, shown};
+use super::inode::Inode;
+use super::journal::Method;
+use super::modes::ModeReport;
+use super::target::Target;
+use super::{PROBE_PREFIX, STAGING_NAME_LEN, durable, random_hex};
+
+/// What an entry costs beside its bytes: a block for itself or its directory.
+const ENTRY_COST: u64 = 4096;
+const MOST_RESERVE: u64 = 1 << 30;
+/// `PATH_MAX` without the terminating zero.
+const PATH_MAX: usize = 4095;
+/// Probe directories of a run that was killed are removed after this long.
+const STALE_PROBE_S: i64 = 3600;
+const MAX_PROCESSES: usize = 4096;
+const LISTED_PROCESSES: usize = 5;
+
+/// What is known about the target and this manifest.
+#[derive(Debug, Clone, Default)]
+pub struct TargetFacts {
+    /// `A` and `a` are one name here.
+    pub case_insensitive: bool,
+    /// Bytes this tree needs, reserve included.
+    pub bytes_needed: u64,
+    /// Bytes that are free for us.
+    pub bytes_free: u64,
+    /// The longest resolved path of an entry, in bytes.
+    pub longest_path: usize,
+    /// Bits that entries will lose.
+    pub modes: ModeReport,
+    /// The target will be absent for a moment: the file system has no exchange.
+    pub two_renames: bool,
+    /// What people should know before they agree.
+    pub warnings: Vec<String>,
+}
+
+/// What the probe of the parent directory found.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) method: Method,
+    pub(super) case_insensitive: bool,
+    pub(super) warning: Option<String>,
+}
+
+/// Makes two empty directories in the parent and really exchanges them.
+pub(super) fn probe(parent: &OwnedFd, parent_path: &Path) -> Result<Probe, PreflightError> {
+    sweep(parent);
+    let refused = |err: Errno| match err {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => PreflightError::ParentNotWritable {
+            parent: parent_path.to_owned(),
+            why: "names in it cannot be changed",
+            err: Some(err.into()),
+        },
+        Errno::NOSPC | Errno::DQUOT => {
+            PreflightError::NoSpace { path: parent_path.to_owned(), needed: 2 * ENTRY_COST, free: 0 }
+        }
+        Errno::XDEV => PreflightError::UnsupportedFs { path: parent_path.to_owned(), err: err.into() },
+        err => PreflightError::Io { what: "testing a swap in", path: parent_path.to_owned(), err: err.into() },
+    };
+    let one = ProbeDir::make(parent).map_err(refused)?;
+    let other = ProbeDir::make(parent).map_err(refused)?;
+    let upper = one.name.to_uppercase();
+    let case_insensitive = Inode::at(parent, upper.as_str()).map_err(refused)?.is_some();
+    let before = (one.ino().map_err(refused)?, other.ino().map_err(refused)?);
+    let method = match durable::exchange(parent.as_fd(), &one.name, other.name.as_ref()) {
+        Ok(()) => {
+            let after = (other.ino().map_err(refused)?, one.ino().map_err(refused)?);
+            // one that answers yes and does nothing is not to be trusted with a tree
+            if before != after {
+                let err = io::Error::other("an exchange had no effect");
+                return Err(PreflightError::UnsupportedFs { path: parent_path.to_owned(), err });
+            }
+            Method::Exchange
+        }
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Method::TwoRename,
+        Err(err) => return Err(refused(err)),
+    };
+    let warning = (method == Method::TwoRename).then(|| {
+        format!(
+            "the file system of {} has no atomic exchange: the target will be absent for a moment",
+            shown(parent_path)
+        )
+    });
+    Ok(Probe { method, case_insensitive, warning })
+}
+
+/// A probe directory, removed when it goes out of scope.
+struct ProbeDir<'a> {
+    parent: &'a OwnedFd,
+    name: String,
+}
+
+impl<'a> ProbeDir<'a> {
+    fn make(parent: &'a OwnedFd) -> rustix::io::Result<Self> {
+        loop {
+            let name = format!("{PROBE_PREFIX}{}", random_hex(8));
+            match mkdirat(parent, name.as_str(), Mode::RWXU) {
+                Ok(()) => return Ok(Self { parent, name }),
+                Err(Errno::EXIST) => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    fn ino(&self) -> rustix::io::Result<u64> {
+        Inode::at(self.parent, self.name.as_str())?.map(|inode| inode.ino()).ok_or(Errno::NOENT)
+    }
+}
+
+impl Drop for ProbeDir<'_> {
+    fn drop(&mut self) {
+        // an empty directory that stays is swept by a later session
+        unlinkat(self.parent, self.name.as_str(), AtFlags::REMOVEDIR).ok();
+    }
+}
+
+/// Removes what killed probes left. Only empty directories of ours go; a failure leaves an empty directory.
+fn sweep(parent: &OwnedFd) {
+    let Ok(dir) = Dir::read_from(parent) else { return };
+    let now_s = i64::try_from(super::wall_ms() / 1000).unwrap_or(i64::MAX);
+    for entry in dir.flatten() {
+        let name = entry.file_name();
+        if !name.to_bytes().starts_with(PROBE_PREFIX.as_bytes()) {
+            continue;
+        }
+        if let Ok(Some(inode)) = Inode::at(parent, name)
+            && inode.is_dir()
+            && inode.uid() == rustix::process::geteuid().as_raw()
+            && now_s.saturating_sub(inode.mtime() / 1_000_000_000) > STALE_PROBE_S
+        {
+            unlinkat(parent, name, AtFlags::REMOVEDIR).ok();
+        }
+    }
+}
+
+pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<TargetFacts, PreflightError> {
+    let path = target.path();
+    let io = |err: Errno| PreflightError::Io {
+        what: "asking for the free space of",
+        path: path.to_owned(),
+        err: err.into(),
+    };
+    let fs = fstatvfs(&target.parent).map_err(io)?;
+    let entries = u64::from(manifest.len()) + 1;
+    let reserve = (fs.f_blocks.saturating_mul(fs.f_frsize) / 20).min(MOST_RESERVE);
+    let needed = manifest.total_bytes().saturating_add(entries.saturating_mul(ENTRY_COST)).saturating_add(reserve);
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    if needed > free {
+        return Err(PreflightError::NoSpace { path: target.parent_path.clone(), needed, free });
+    }
+    // file systems without a fixed number of inodes report none at all
+    if fs.f_files > 0 && fs.f_favail < entries {
+        return Err(PreflightError::NoInodes { path: target.parent_path.clone(), needed: entries, free: fs.f_favail });
+    }
+    let longest_path = check_names(target, manifest, fs.f_namemax)?;
+    if target.case_insensitive() {
+        check_collisions(target, manifest)?;
+    }
+    let mut warnings = target.warnings().to_vec();
+    if target.exists() {
+        warnings.extend(users_of(path));
+    }
+    Ok(TargetFacts {
+        case_insensitive: target.case_insensitive(),
+        bytes_needed: needed,
+        bytes_free: free,
+        longest_path,
+        modes: target.modes.report(manifest),
+        two_renames: target.method == Method::TwoRename && target.exists(),
+        warnings,
+    })
+}
+
+/// The longest path an entry will have, with the longer of the two names its root has over time.
+fn check_names(target: &Target, manifest: &Manifest, name_max: u64) -> Result<usize, PreflightError> {
+    let root = target.parent_path.as_os_str().len() + 1 + target.name.len().max(STAGING_NAME_LEN);
+    let mut longest = root;
+    for (_, entry) in manifest.entries() {
+        let unsupported = |why| PreflightError::PathUnsupported {
+            path: target.path().to_owned(),
+            entry: entry.path.to_string(),
+            why,
+        };
+        if name_max > 0 && entry.path.name().len() as u64 > name_max {
+            return Err(unsupported("has a name longer than this file system allows"));
+        }
+        let length = root + 1 + entry.path.as_str().len();
+        if length > PATH_MAX {
+            return Err(unsupported("becomes a path longer than the system allows"));
+        }
+        longest = longest.max(length);
+    }
+    Ok(longest)
+}
+
+/// Entries that differ only in case. The file system's own folding may know more; `O_EXCL` catches the rest.
+fn check_collisions(target: &Target, manifest: &Manifest) -> Result<(), PreflightError> {
+    let mut seen: HashMap<String, u32> = HashMap::with_capacity(manifest.len() as usize);
+    for (index, entry) in manifest.entries() {
+        if let Some(twin) = seen.insert(entry.path.as_str().to_lowercase(), index.0) {
+            let one = manifest.entry(me_sync_protocol::ids::EntryIndex(twin));
+            return Err(PreflightError::Collision {
+                path: target.path().to_owned(),
+                one: one.map(|e| e.path.to_string()).unwrap_or_default(),
+                other: entry.path.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Processes that work in the target or hold files of it open: after the swap they still see the old tree.
+fn users_of(path: &Path) -> Option<String> {
+    let me = std::process::id();
+    let mut users = Vec::new();
+    for process in std::fs::read_dir("/proc").ok()?.flatten().take(MAX_PROCESSES) {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == me {
+            continue;
+        }
+        let leads_here = |link: &Path| std::fs::read_link(link).is_ok_and(|to| to.starts_with(path));
+        let base = process.path();
+        let uses = ["cwd", "root"].iter().any(|name| leads_here(&base.join(name)))
+            || std::fs::read_dir(base.join("fd")).is_ok_and(|fds| fds.flatten().any(|fd| leads_here(&fd.path())));
+        if uses {
+            let name = std::fs::read_to_string(base.join("comm")).unwrap_or_default();
+            users.push(format!("{pid} ({})", escaped(name.trim())));
+        }
+    }
+    if users.is_empty() {
+        return None;
+    }
+    let more = users.len().saturating_sub(LISTED_PROCESSES);
+    users.truncate(LISTED_PROCESSES);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("in use by process {}{rest}: they keep working in the old tree until restarted", users.join(", ")))
+}

@@ -1,0 +1,202 @@
+//! The final walk (RELIABILITY 4.3, steps 3 and 4): the tree on disk is the manifest's tree, nothing less,
+//! nothing more. By descriptor; gives directories their modes and times on the way up, the root's last.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+
+use me_sync_protocol::escape::escaped;
+use me_sync_protocol::ids::{Digest, EntryIndex};
+use me_sync_protocol::manifest::{Entry, Node};
+use rustix::fs::{Advice, Dir, FileType, Mode, OFlags, fadvise, fchmod, futimens, openat, readlinkat};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::beneath::{DirCache, open_child};
+use super::error::StageError;
+use super::inode::{Inode, Place};
+use super::modes::times;
+use super::tree::Shared;
+
+/// Entries between two reports of progress.
+const REPORT_EVERY: u32 = 1024;
+const BLOCK: usize = 256 << 10;
+
+/// Checks the whole staging tree and gives every directory its mode and time.
+pub(super) fn final_walk(shared: &Shared, progress: &mut dyn FnMut(u32)) -> Result<(), StageError> {
+    let root = shared.root.as_fd();
+    let place = Inode::of(root).map_err(|err| entry_error("looking at", "the root", err))?.place();
+    let mut walk = Walk { shared, place, checked: 0, progress };
+    let mut path = String::new();
+    walk.dir(root, &mut path)?;
+    if walk.checked != shared.manifest.len() {
+        return Err(missing(shared));
+    }
+    (walk.progress)(walk.checked);
+    let header = shared.manifest.header();
+    fchmod(root, shared.modes.mode(header.root_mode, true))
+        .and_then(|()| futimens(root, &times(header.root_mtime)))
+        .map_err(|err| entry_error("finishing", "the root", err))
+}
+
+struct Walk<'a> {
+    shared: &'a Shared,
+    place: Place,
+    checked: u32,
+    progress: &'a mut dyn FnMut(u32),
+}
+
+impl Walk<'_> {
+    /// Checks everything in one directory; `path` is its path in the manifest, empty for the root.
+    fn dir(&mut self, fd: BorrowedFd<'_>, path: &mut String) -> Result<(), StageError> {
+        for name in names(fd, path)? {
+            let length = path.len();
+            if length > 0 {
+                path.push('/');
+            }
+            path.push_str(&name);
+            self.entry(fd, &name, path)?;
+            path.truncate(length);
+            self.checked += 1;
+            if self.checked.is_multiple_of(REPORT_EVERY) {
+                (self.progress)(self.checked);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &str, path: &mut String) -> Result<(), StageError> {
+        let shared = self.shared;
+        let (index, entry) = shared
+            .manifest
+            .find(path)
+            .and_then(|index| Some((index, shared.manifest.entry(index)?)))
+            .ok_or_else(|| mismatch(path, "is not in the manifest"))?;
+        let io = |what, err| entry_error(what, path, err);
+        let inode = Inode::at(dir, name)
+            .map_err(|err| io("looking at", err))?
+            .ok_or_else(|| mismatch(path, "vanished while it was checked"))?;
+        if inode.place() != self.place {
+            return Err(mismatch(path, "lies on another mount"));
+        }
+        match &entry.node {
+            Node::File { size, sha256 } => {
+                if inode.kind() != FileType::RegularFile {
+                    return Err(mismatch(path, "is not a regular file"));
+                }
+                if inode.links() != 1 {
+                    return Err(mismatch(path, "has a second name"));
+                }
+                if !shared.is_finished(index) {
+                    return Err(mismatch(path, "was not received to its end"));
+                }
+                if inode.size() != *size {
+                    return Err(mismatch(path, "has another size"));
+                }
+                if !shared.is_untouched(index, &inode) {
+                    rehash(shared, dir, name, index, &entry, *sha256)?;
+                }
+            }
+            Node::Symlink { target } => {
+                if inode.kind() != FileType::Symlink {
+                    return Err(mismatch(path, "is not a symlink"));
+                }
+                let text = readlinkat(dir, name, Vec::new()).map_err(|err| io("reading the link", err))?;
+                if text.as_bytes() != target.as_bytes() {
+                    return Err(mismatch(path, "leads elsewhere"));
+                }
+            }
+            Node::Dir => {
+                if !inode.is_dir() {
+                    return Err(mismatch(path, "is not a directory"));
+                }
+                let fd = open_child(dir, name).map_err(|err| io("opening", err))?;
+                let (mode, mtime) = (shared.modes.of(&entry), entry.mtime);
+                self.dir(fd.as_fd(), path)?;
+                // after its content, so that a directory without rights can still be filled
+                fchmod(&fd, mode)
+                    .and_then(|()| futimens(&fd, &times(mtime)))
+                    .map_err(|err| entry_error("finishing", path, err))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory; one that no manifest can hold is an extra.
+fn names(fd: BorrowedFd<'_>, path: &str) -> Result<Vec<String>, StageError> {
+    let io = |err| entry_error("listing", path, err);
+    let mut names = Vec::new();
+    for entry in Dir::read_from(fd).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        match entry.file_name().to_str() {
+            Ok("." | "..") => {}
+            Ok(name) => names.push(name.to_owned()),
+            Err(_) => {
+                let shown = entry.file_name().to_string_lossy();
+                return Err(mismatch(&shown, "is not in the manifest"));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Reads a file that moved since it was closed, from the disk and not from the cache, and compares it.
+fn rehash(
+    shared: &Shared,
+    dir: BorrowedFd<'_>,
+    name: &str,
+    index: EntryIndex,
+    entry: &Entry<'_>,
+    declared: Digest,
+) -> Result<(), StageError> {
+    let path = entry.path.as_str();
+    let io = |err: Errno| entry_error("reading again", path, err);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(openat(dir, name, flags, Mode::empty()).map_err(io)?);
+    // advice only: without it the cache's copy is compared
+    fadvise(&file, 0, None, Advice::DontNeed).ok();
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    loop {
+        let read = file.read(&mut block).map_err(|err| StageError::Entry {
+            what: "reading again",
+            path: entry.path.to_string(),
+            err,
+        })?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&block[..read]);
+    }
+    if hash.finalize().as_slice() != declared.as_bytes() {
+        return Err(StageError::Hash { path: entry.path.to_string() });
+    }
+    // whatever moved it may have changed these too
+    fchmod(&file, shared.modes.of(entry)).and_then(|()| futimens(&file, &times(entry.mtime))).map_err(io)?;
+    let inode = Inode::of(&file).map_err(io)?;
+    shared.stamp(index, &inode);
+    Ok(())
+}
+
+/// Names an entry that is not there.
+fn missing(shared: &Shared) -> StageError {
+    let mut dirs = DirCache::new(Arc::clone(&shared.root), NonZeroUsize::MIN);
+    for (_, entry) in shared.manifest.entries() {
+        let there = dirs.dir(entry.path.parent()).and_then(|dir| Inode::at(&dir, entry.path.name()));
+        if !matches!(there, Ok(Some(_))) {
+            return mismatch(entry.path.as_str(), "is missing");
+        }
+    }
+    mismatch("an entry", "is missing")
+}
+
+fn mismatch(path: &str, why: &'static str) -> StageError {
+    StageError::Mismatch { path: escaped(path).to_string(), why }
+}
+
+fn entry_error(what: &'static str, path: &str, err: Errno) -> StageError {
+    StageError::Entry { what, path: escaped(path).to_string(), err: err.into() }
+}

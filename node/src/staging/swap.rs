@@ -29,8 +29,7 @@ pub trait ApplyHooks {
     ///
     /// # Errors
     /// What is wrong with the new tree, for people.
-    fn check(&mut self, target: &Path) -> Result<(), String> {
-        let _ = target;
+    fn check(&mut self, _target: &Path) -> Result<(), String> {
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ impl Drop for Mounted {
 }
 
 /// Tests that need root say so and pass elsewhere; in CI they must run.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || std::env::var_os("CI").is_none(), "this test needs root in CI");

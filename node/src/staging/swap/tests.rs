@@ -337,3 +337,100 @@ fn a_mount_that_appears_in_the_target_stops_the_swap() {
     assert_eq!(ready.apply(&mut ()).unwrap_err().code(), Code::TargetContainsMount);
     assert_eq!(fs::read(place.target().join("mnt/data")).unwrap(), b"x");
 }
+
+// RELIABILITY F14
+#[test]
+fn without_an_exchange_two_renames_do_the_same_and_so_does_their_rollback() {
+    for existed in [false, true] {
+        let place = if existed { Place::with_old() } else { Place::new() };
+        let before = existed.then(|| image(&place.target(), true));
+        let mut target = place.pin();
+        target.method = Method::TwoRename;
+        let ready = place.staged_at(target, 1, SMALL).seal(&mut |_| ()).unwrap();
+        let mut applied = ready.apply(&mut ()).unwrap();
+        assert_eq!(applied.two_renames, existed);
+        applied.commit().unwrap();
+        let retained = applied.retained.clone();
+        drop(applied);
+        assert!(place.target().join("run").exists());
+        assert_eq!(retained.map(|r| image(&r, true)), before);
+        rollback(&place.state, &place.target()).unwrap();
+        assert_eq!(place.target().exists().then(|| image(&place.target(), true)), before);
+        assert_eq!(place.names().len(), if existed { 2 } else { 1 }, "{:?}", place.names());
+    }
+}
+
+// RELIABILITY F19: a disk that fills up in the middle
+#[test]
+fn a_full_disk_fails_the_file_by_name_and_leaves_no_part_of_it() {
+    let place = Place::new();
+    let Some(_mount) = tmpfs(&place.parent(), "size=3m") else { return };
+    fs::create_dir(place.target()).unwrap();
+    static BIG: [u8; 2 << 20] = [1; 2 << 20];
+    let things = [("big", Thing::File(&BIG, 0o600)), ("small", Thing::File(&[2; 1 << 16], 0o600))];
+    let target = place.pin();
+    target.check_manifest(&manifest(&things)).unwrap();
+    let id = me_sync_protocol::ids::SessionId([1; 16]);
+    let staging = Staging::create(target, manifest(&things), id, &place.state, SessionInfo::default()).unwrap();
+    fs::write(place.parent().join("filler"), vec![0; 2 << 20]).unwrap();
+    let mut writer = staging.writer();
+    // reserved up front, so this fails before a byte is written
+    let err = writer.create(EntryIndex(0)).unwrap_err();
+    assert_eq!((err.code(), err.reason()), (Code::NoSpace, FailureReason::IoError), "{err}");
+    assert!(!staging.path().join("big").exists());
+    fs::remove_file(place.parent().join("filler")).unwrap();
+    let mut file = writer.create(EntryIndex(0)).unwrap();
+    file.write(&BIG).unwrap();
+    file.finish().unwrap();
+    let mut file = writer.create(EntryIndex(1)).unwrap();
+    file.write(&[2; 1 << 16]).unwrap();
+    file.finish().unwrap();
+    staging.checkpoint().unwrap();
+    staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+    assert_eq!(fs::read(place.target().join("big")).unwrap(), BIG);
+}
+
+// RELIABILITY F24: no exchange without a durable intent
+#[test]
+fn a_journal_that_cannot_be_written_stops_the_swap() {
+    let place = Place::with_old();
+    let before = image(&place.target(), true);
+    let ready = sealed(&place, 1);
+    let id = place.state.ids().unwrap()[0];
+    let dir = place.state.path().join("sessions").join(id.to_string());
+    // a directory in the way of the temporary file: not even root can create it
+    fs::create_dir(dir.join("journal.tmp")).unwrap();
+    fs::write(dir.join("journal.tmp/x"), "").unwrap();
+    let err = ready.apply(&mut ()).unwrap_err();
+    assert!(matches!(err, ApplyError::Journal(_)), "{err}");
+    assert_eq!(image(&place.target(), true), before);
+    assert_eq!(place.names(), ["t"], "the staging tree is gone");
+    fs::remove_dir_all(dir.join("journal.tmp")).unwrap();
+    recover(&place.state, std::time::SystemTime::now());
+    assert_eq!(place.states(), [SessionState::Failed]);
+}
+
+// RELIABILITY F35
+#[test]
+fn another_file_system_over_the_parent_stops_the_swap() {
+    let place = Place::with_old();
+    let ready = sealed(&place, 1);
+    let Some(mounted) = tmpfs(&place.parent(), "size=64k") else { return };
+    assert_eq!(ready.apply(&mut ()).unwrap_err().code(), Code::TargetConflict);
+    assert_eq!(place.names(), [""; 0], "nothing is written into what lies over it");
+    drop(mounted);
+    assert!(place.target().join("old/file").exists());
+}
+
+// RELIABILITY F28
+#[test]
+fn a_staging_tree_that_a_cleaner_removed_is_noticed_at_once() {
+    let place = Place::with_old();
+    let id = me_sync_protocol::ids::SessionId([1; 16]);
+    let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default()).unwrap();
+    let mut writer = staging.writer();
+    fs::remove_dir_all(staging.path()).unwrap();
+    assert_eq!(writer.create(EntryIndex(6)).unwrap_err().reason(), FailureReason::IoError);
+    assert!(staging.seal(&mut |_| ()).is_err());
+    assert!(place.target().join("old/file").exists());
+}

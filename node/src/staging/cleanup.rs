@@ -140,7 +140,7 @@ mod tests {
         fs::write(tmp.path().join("outside/keep"), "x").unwrap();
         symlink("../outside", tmp.path().join("t/link")).unwrap();
         for dir in ["t/a/b", "t/a", "t"] {
-            fs::set_permissions(tmp.path().join(dir), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tmp.path().join(dir), fs::Permissions::from_mode(0o000)).unwrap();
         }
         let deleted = doom_and_delete(parent.as_fd(), "t", "t.gone", id).unwrap();
         assert_eq!(deleted.left, 0);

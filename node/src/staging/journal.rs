@@ -170,7 +170,7 @@ pub(crate) enum Loaded {
     Nothing,
     /// Copies exist, none is whole.
     Corrupt,
-    Whole(Journal),
+    Whole(Box<Journal>),
 }
 
 /// The journal of one session, open for writing.
@@ -210,7 +210,7 @@ impl Journal {
         }
         Ok(match best {
             Some((sequence, at, record)) => {
-                Loaded::Whole(Self { dir, path: path.to_owned(), record, sequence, next: 1 - at })
+                Loaded::Whole(Box::new(Self { dir, path: path.to_owned(), record, sequence, next: 1 - at }))
             }
             None if found => Loaded::Corrupt,
             None => Loaded::Nothing,

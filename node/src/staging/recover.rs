@@ -75,7 +75,7 @@ fn settle(state: &StateDir, id: SessionId, now_ms: u64) -> Option<Recovered> {
         Err(err) => return parked(err.code(), err.to_string()),
     };
     let journal = match dir.share().and_then(|fd| Journal::load(fd, &dir.path)) {
-        Ok(Loaded::Whole(journal)) => journal,
+        Ok(Loaded::Whole(journal)) => *journal,
         // died before its first record, so before it made anything
         Ok(Loaded::Nothing) => {
             state.forget(id, &dir.fd).ok();

@@ -19,6 +19,7 @@ use super::durable;
 use super::error::StateError;
 use super::inode::Inode;
 use super::journal::{self, Journal, Loaded, Record, SessionState};
+use super::lock::{self, Lock};
 
 /// The directory that remembers sessions across restarts.
 #[derive(Debug)]
@@ -199,9 +200,9 @@ impl StateDir {
     pub(crate) fn lock_session(&self, id: SessionId) -> Result<SessionDir, StateError> {
         let path = self.session_path(id);
         let fd = open_ours(&self.sessions, &id.to_string(), &path)?;
-        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(SessionDir { fd, path }),
-            Err(Errno::WOULDBLOCK) => Err(StateError::Busy { path }),
+        match lock::exclusive(&fd) {
+            Ok(Lock::Held | Lock::Unsupported) => Ok(SessionDir { fd, path }),
+            Ok(Lock::Busy) => Err(StateError::Busy { path }),
             Err(err) => Err(StateError::Io { what: "locking", path, err: err.into() }),
         }
     }

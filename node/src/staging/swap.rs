@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use me_sync_protocol::ids::Digest;
-use me_sync_protocol::importer::ReadyToApply;
 use me_sync_protocol::reason::Code;
 use rustix::io::Errno;
 
@@ -30,8 +29,7 @@ pub trait ApplyHooks {
     ///
     /// # Errors
     /// What is wrong with the new tree, for people.
-    fn check(&mut self, target: &Path) -> Result<(), String> {
-        let _ = target;
+    fn check(&mut self, _target: &Path) -> Result<(), String> {
         Ok(())
     }
 }
@@ -79,16 +77,7 @@ impl SealedStaging {
     /// # Errors
     /// See [`ApplyError`]. Unless it is a conflict or the outcome is unknown, the staging tree is gone then and
     /// the target is what it was.
-    pub fn apply(self, proof: ReadyToApply, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
-        // the proof is for one manifest, and so is the tree
-        if proof.manifest_sha256() != self.manifest {
-            return Err(ApplyError::Unproven { target: self.site.target.path().to_owned() });
-        }
-        self.swap(hooks)
-    }
-
-    /// What [`Self::apply`] does once it has seen the proof.
-    pub(super) fn swap(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
+    pub fn apply(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
         match self.site.swap_in(hooks) {
             Ok(()) => Ok(self.site.into_applied()),
             Err(err) => {
@@ -120,12 +109,11 @@ impl SealedStaging {
 /// settles the session).
 pub fn run_on_apply_thread(
     sealed: SealedStaging,
-    proof: ReadyToApply,
     mut hooks: impl ApplyHooks + Send + 'static,
 ) -> Result<Applied, ApplyError> {
     std::thread::Builder::new()
         .name("apply".to_owned())
-        .spawn(move || sealed.apply(proof, &mut hooks))
+        .spawn(move || sealed.apply(&mut hooks))
         .map_err(|_| ApplyError::Thread)?
         .join()
         .map_err(|_| ApplyError::Thread)?

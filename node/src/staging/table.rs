@@ -175,6 +175,8 @@ fn rolled_back(record: &Record, seen: Seen, now_ms: u64) -> Action {
     use Place::{Absent, New, Old};
     match (seen.target, seen.staging, seen.aside) {
         (Old, Absent, New) if record.method == Method::TwoRename => Action::AsideToStaging,
+        // the old tree is gone from its place: what is retained may be all there is
+        (Absent, New, Absent) if record.old.is_some() => Action::Park(Parked::Conflict),
         (_, New, Absent) if now_ms >= record.keep_until_ms => Action::DeleteRetained,
         (_, New, Absent) => Action::Retain,
         (_, Absent, Absent) => Action::Close,

@@ -24,6 +24,7 @@ impl Drop for Mounted {
 }
 
 /// Tests that need root say so and pass elsewhere; in CI they must run.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || std::env::var_os("CI").is_none(), "this test needs root in CI");
@@ -143,7 +144,7 @@ impl Place {
     /// Migrates `things` to the target.
     pub(crate) fn migrate(&self, session: u8, things: &[(&str, Thing)]) {
         let sealed = self.staged(session, things).seal(&mut |_| ()).expect("sealed");
-        sealed.swap(&mut ()).expect("applied").commit().expect("committed");
+        sealed.apply(&mut ()).expect("applied").commit().expect("committed");
     }
 
     /// Names in the parent directory, in order.

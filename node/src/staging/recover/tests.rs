@@ -21,7 +21,7 @@ fn journal(ground: &Ground) -> Journal {
     let id = ground.state.ids().unwrap()[0];
     let dir = ground.state.lock_session(id).unwrap();
     match Journal::load(dir.share().unwrap(), &dir.path).unwrap() {
-        Loaded::Whole(journal) => journal,
+        Loaded::Whole(journal) => *journal,
         other => panic!("{other:?}"),
     }
 }
@@ -64,7 +64,7 @@ fn a_live_session_is_left_alone() {
     let ground = Ground::with_old();
     let staging = ground.staged(1, SMALL);
     assert_eq!(outcomes(&ground, later(1000)), []);
-    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
+    staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
     assert!(ground.target().join("run").exists());
 }
 

@@ -143,6 +143,11 @@ fn the_only_copy_of_the_old_tree_is_never_deleted() {
     let r = record(SessionState::Committed);
     let seen = Seen { target: Absent, staging: Old, aside: Absent, edited: false };
     assert_eq!(decide(&r, seen, u64::MAX), Action::Park(Parked::Conflict));
+    let r = record(SessionState::RolledBack);
+    let seen = Seen { target: Absent, staging: New, aside: Absent, edited: false };
+    assert_eq!(decide(&r, seen, u64::MAX), Action::Park(Parked::Conflict));
+    // there was no target before that migration either
+    assert_eq!(decide(&fresh(SessionState::RolledBack), seen, u64::MAX), Action::DeleteRetained);
 }
 
 #[test]
@@ -225,7 +230,7 @@ impl Model {
             }
             Action::DeleteRetained => {
                 assert!(self.now >= r.keep_until_ms, "not before its time");
-                assert_ne!(s.target, Absent, "never the only tree");
+                assert!(s.target != Absent || r.old.is_none(), "never the only tree");
                 s.staging = Absent;
             }
             Action::Close => to(r, SessionState::Cleaned),

@@ -1,3 +1,27 @@
-//! node
+//! A me-sync node: moves whole directory trees between devices, verified, and applied in one atomic step.
+//!
+//! [`Node::spawn`] starts one; its [`NodeHandle`] offers a source or imports with a ticket, and every such
+//! job is watched through a [`JobHandle`]. See `ARCHITECTURE.md` for the rooms and who may use whom.
 
+pub mod api;
+mod clock;
+mod coordinator;
+pub mod errors;
+#[cfg(feature = "test-hooks")]
+pub mod hooks;
+pub mod identity;
+mod link;
+pub mod net;
+mod node;
+mod random;
+pub mod source;
 pub mod staging;
+mod state_lock;
+mod transfer;
+
+pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
+pub use node::{
+    Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
+    default_device_name, default_state_dir,
+};
+pub use state_lock::StateLock;

@@ -44,7 +44,7 @@ pub use recover::{Outcome, Recovered, recover};
 pub use rollback::{RolledBack, rollback};
 pub use state::{SessionRecord, StateDir};
 pub use survey::OldTree;
-pub use swap::{Applied, ApplyHooks, SealedStaging, run_on_apply_thread};
+pub use swap::{Applied, ApplyHooks, SealedStaging, on_apply_thread};
 pub use target::{Target, TargetOptions};
 pub use tree::{SessionInfo, Staging};
 

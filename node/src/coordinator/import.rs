@@ -383,7 +383,7 @@ impl ImportJob {
         });
     }
 
-    /// Verifies and swaps, on a thread of its own whose system calls nobody else mixes with.
+    /// Verifies and swaps, off the coordinator's thread.
     fn apply(&mut self, proof: ReadyToApply, shared: &Shared) {
         let (Some(staging), Some(session)) = (self.staging.take(), &mut self.session) else { return };
         session.stop.cancel();
@@ -395,15 +395,10 @@ impl ImportJob {
             // no lane may hold a file open when the tree is verified
             while lanes.join_next().await.is_some() {}
             let done = events.clone();
-            let thread = std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
-                let result = verify_and_swap(staging, proof, manifest.as_deref(), &stop, id, &events);
-                events.blocking_send(Event::Job(id, JobEvent::Applied(Box::new(result)))).ok();
-            });
-            if let Err(e) = thread {
-                let failure =
-                    Failure::described(Code::IoError, format!("no thread for the swap: {e}"), None, Role::Importer);
-                done.send(Event::Job(id, JobEvent::Applied(Box::new(Err(failure))))).await.ok();
-            }
+            let work = move || verify_and_swap(staging, proof, manifest.as_deref(), &stop, id, &events);
+            let result = tokio::task::spawn_blocking(work).await;
+            let result = result.unwrap_or_else(|_| Err(described(Code::DurabilityUnknown, &ApplyError::Thread)));
+            done.send(Event::Job(id, JobEvent::Applied(Box::new(result)))).await.ok();
         });
     }
 
@@ -511,7 +506,8 @@ fn verify_and_swap(
     }
     events.blocking_send(Event::Job(job, JobEvent::Swapping)).ok();
     let mut hooks = LastChance(stop.clone());
-    let mut applied = sealed.apply(proof, &mut hooks).map_err(|e: ApplyError| described(e.code(), &e))?;
+    let swapped = staging::on_apply_thread(move || sealed.apply(proof, &mut hooks));
+    let mut applied = swapped.map_err(|e| described(e.code(), &e))?;
     if let Err(e) = applied.commit() {
         // the next start records it; the tree is in place all the same
         tracing::warn!(error = %crate::errors::chain(&e), "the end of the swap is not recorded yet");

@@ -327,6 +327,12 @@ impl StageError {
 /// The swap did not take place, or its outcome is not known for certain.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
+    /// The proof is for another manifest than the tree: a bug of the caller. The target is untouched.
+    #[error("the staged tree is not the one that was verified; {} is unchanged", shown(.target))]
+    Unproven {
+        /// The target.
+        target: PathBuf,
+    },
     /// Somebody stopped the session before the swap. The target is untouched.
     #[error("stopped before the swap; {} is unchanged", shown(.target))]
     Aborted {
@@ -414,6 +420,7 @@ impl ApplyError {
     pub fn code(&self) -> Code {
         match self {
             Self::Aborted { .. } => Code::Aborted,
+            Self::Unproven { .. } => Code::ManifestMismatch,
             Self::Changed { .. } => Code::TargetChanged,
             Self::Conflict { .. } => Code::TargetConflict,
             Self::Preflight(err) => err.code(),
@@ -430,6 +437,7 @@ impl ApplyError {
     pub(crate) fn is_clean(&self) -> bool {
         match self {
             Self::Aborted { .. }
+            | Self::Unproven { .. }
             | Self::Changed { .. }
             | Self::Preflight(_)
             | Self::Journal(_)

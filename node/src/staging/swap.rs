@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use me_sync_protocol::ids::Digest;
+use me_sync_protocol::importer::ReadyToApply;
 use me_sync_protocol::reason::Code;
 use rustix::io::Errno;
 
@@ -77,7 +78,16 @@ impl SealedStaging {
     /// # Errors
     /// See [`ApplyError`]. Unless it is a conflict or the outcome is unknown, the staging tree is gone then and
     /// the target is what it was.
-    pub fn apply(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
+    pub fn apply(self, proof: ReadyToApply, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
+        // the proof is for one manifest, and so is the tree
+        if proof.manifest_sha256() != self.manifest {
+            return Err(ApplyError::Unproven { target: self.site.target.path().to_owned() });
+        }
+        self.swap(hooks)
+    }
+
+    /// What [`Self::apply`] does once it has seen the proof.
+    pub(super) fn swap(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
         match self.site.swap_in(hooks) {
             Ok(()) => Ok(self.site.into_applied()),
             Err(err) => {
@@ -101,19 +111,18 @@ impl SealedStaging {
     }
 }
 
-/// [`SealedStaging::apply`] on an OS thread of its own named `apply`, so that nothing else shares its system
-/// calls. Blocks until it is over.
+/// Runs a swap on an OS thread of its own named `apply`, so that nothing else shares its system calls. Blocks
+/// until it is over.
 ///
 /// # Errors
-/// As [`SealedStaging::apply`]; [`ApplyError::Thread`] if the thread cannot start or panics (the next start
-/// settles the session).
-pub fn run_on_apply_thread(
-    sealed: SealedStaging,
-    mut hooks: impl ApplyHooks + Send + 'static,
-) -> Result<Applied, ApplyError> {
+/// What `swap` returns; [`ApplyError::Thread`] if the thread cannot start or panics (the next start settles
+/// the session).
+pub fn on_apply_thread<T: Send + 'static>(
+    swap: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
+) -> Result<T, ApplyError> {
     std::thread::Builder::new()
         .name("apply".to_owned())
-        .spawn(move || sealed.apply(&mut hooks))
+        .spawn(swap)
         .map_err(|_| ApplyError::Thread)?
         .join()
         .map_err(|_| ApplyError::Thread)?

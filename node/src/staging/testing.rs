@@ -144,7 +144,7 @@ impl Place {
     /// Migrates `things` to the target.
     pub(crate) fn migrate(&self, session: u8, things: &[(&str, Thing)]) {
         let sealed = self.staged(session, things).seal(&mut |_| ()).expect("sealed");
-        sealed.apply(&mut ()).expect("applied").commit().expect("committed");
+        sealed.swap(&mut ()).expect("applied").commit().expect("committed");
     }
 
     /// Names in the parent directory, in order.

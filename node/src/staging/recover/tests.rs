@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::super::testing::{Place as Ground, SMALL, image};
-use super::super::{ApplyHooks, KEEP_OLD, SessionState, rollback, run_on_apply_thread};
+use super::super::{ApplyHooks, KEEP_OLD, SessionState, on_apply_thread, rollback};
 use super::*;
 
 fn later(days: u64) -> SystemTime {
@@ -64,7 +64,7 @@ fn a_live_session_is_left_alone() {
     let ground = Ground::with_old();
     let staging = ground.staged(1, SMALL);
     assert_eq!(outcomes(&ground, later(1000)), []);
-    staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
     assert!(ground.target().join("run").exists());
 }
 
@@ -265,7 +265,7 @@ fn a_panic_in_the_last_moment_is_settled_by_recovery() {
     }
     let ground = Ground::with_old();
     let sealed = ground.staged(1, SMALL).seal(&mut |_| ()).unwrap();
-    assert_eq!(run_on_apply_thread(sealed, Panics).unwrap_err().code(), Code::DurabilityUnknown);
+    assert_eq!(on_apply_thread(move || sealed.swap(&mut Panics)).unwrap_err().code(), Code::DurabilityUnknown);
     assert_eq!(outcomes(&ground, SystemTime::now()), [Outcome::Completed]);
     assert!(ground.target().join("run").exists());
 }

@@ -18,7 +18,7 @@ fn sealed(place: &Place, session: u8) -> SealedStaging {
 fn an_existing_target_is_replaced_whole_and_rollback_brings_it_back_identical() {
     let place = Place::with_old();
     let before = image(&place.target(), true);
-    let mut applied = sealed(&place, 1).apply(&mut ()).unwrap();
+    let mut applied = sealed(&place, 1).swap(&mut ()).unwrap();
     applied.commit().unwrap();
     let retained = applied.retained.clone().unwrap();
     assert_eq!((applied.target_changed, applied.two_renames), (false, false));
@@ -44,7 +44,7 @@ fn an_existing_target_is_replaced_whole_and_rollback_brings_it_back_identical() 
 #[test]
 fn a_target_that_did_not_exist_is_created_and_rollback_takes_it_away() {
     let place = Place::new();
-    let mut applied = sealed(&place, 1).apply(&mut ()).unwrap();
+    let mut applied = sealed(&place, 1).swap(&mut ()).unwrap();
     assert_eq!(applied.retained, None);
     applied.commit().unwrap();
     drop(applied);
@@ -83,7 +83,8 @@ fn the_apply_thread_does_the_same() {
         }
     }
     let (tell, heard) = std::sync::mpsc::channel();
-    run_on_apply_thread(sealed(&place, 1), Name(tell)).unwrap();
+    let ready = sealed(&place, 1);
+    on_apply_thread(move || ready.swap(&mut Name(tell))).unwrap();
     assert_eq!(heard.recv().unwrap().as_deref(), Some("apply"));
     assert!(place.target().join("run").exists());
 }
@@ -98,7 +99,7 @@ fn a_stop_at_the_last_moment_leaves_the_target_and_no_staging() {
     }
     let place = Place::with_old();
     let before = image(&place.target(), true);
-    let err = sealed(&place, 1).apply(&mut Stop).unwrap_err();
+    let err = sealed(&place, 1).swap(&mut Stop).unwrap_err();
     assert_eq!(err.code(), Code::Aborted);
     assert_eq!(image(&place.target(), true), before);
     assert_eq!((place.names(), place.states()), (vec!["t".to_owned()], vec![SessionState::Failed]));
@@ -115,7 +116,7 @@ fn a_failed_check_brings_the_old_tree_back() {
     }
     let place = Place::with_old();
     let before = image(&place.target(), true);
-    let err = sealed(&place, 1).apply(&mut Sick).unwrap_err();
+    let err = sealed(&place, 1).swap(&mut Sick).unwrap_err();
     assert_eq!(err.code(), Code::HealthFailed);
     assert_eq!(image(&place.target(), true), before);
     assert_eq!(place.states(), [SessionState::RolledBack]);
@@ -127,7 +128,7 @@ fn edits_during_the_transfer_are_kept_and_told_or_refused_on_request() {
     let place = Place::with_old();
     let ready = sealed(&place, 1);
     fs::write(place.target().join("old/edit"), "mine").unwrap();
-    let applied = ready.apply(&mut ()).unwrap();
+    let applied = ready.swap(&mut ()).unwrap();
     assert!(applied.target_changed);
     assert_eq!(fs::read(applied.retained.unwrap().join("old/edit")).unwrap(), b"mine");
 
@@ -136,7 +137,7 @@ fn edits_during_the_transfer_are_kept_and_told_or_refused_on_request() {
     let target = Target::pin(&place.target(), &strict).unwrap();
     let ready = place.staged_at(target, 1, SMALL).seal(&mut |_| ()).unwrap();
     fs::write(place.target().join("old/edit"), "mine").unwrap();
-    assert_eq!(ready.apply(&mut ()).unwrap_err().code(), Code::TargetChanged);
+    assert_eq!(ready.swap(&mut ()).unwrap_err().code(), Code::TargetChanged);
     assert_eq!(fs::read(place.target().join("old/edit")).unwrap(), b"mine");
     assert_eq!(place.names(), ["t"]);
 }
@@ -152,7 +153,7 @@ fn a_target_that_appeared_or_was_replaced_is_a_conflict_and_nothing_is_touched()
         }
         fs::create_dir(place.target()).unwrap();
         fs::write(place.target().join("theirs"), "x").unwrap();
-        let err = ready.apply(&mut ()).unwrap_err();
+        let err = ready.swap(&mut ()).unwrap_err();
         assert_eq!(err.code(), Code::TargetConflict);
         assert_eq!(fs::read(place.target().join("theirs")).unwrap(), b"x");
         assert!(place.names()[0].starts_with(".me-sync-"), "the new tree is kept: {:?}", place.names());
@@ -165,7 +166,7 @@ fn a_target_that_was_deleted_meanwhile_is_created_anew() {
     let place = Place::with_old();
     let ready = sealed(&place, 1);
     fs::remove_dir_all(place.target()).unwrap();
-    let applied = ready.apply(&mut ()).unwrap();
+    let applied = ready.swap(&mut ()).unwrap();
     assert_eq!(applied.retained, None);
     assert!(applied.target_changed && place.target().join("run").exists());
 }
@@ -175,7 +176,7 @@ fn a_target_that_was_deleted_meanwhile_is_created_anew() {
 fn a_process_in_the_old_tree_stays_there_and_its_late_writes_are_kept() {
     let place = Place::with_old();
     let inside = fs::File::open(place.target().join("old")).unwrap();
-    let applied = sealed(&place, 1).apply(&mut ()).unwrap();
+    let applied = sealed(&place, 1).swap(&mut ()).unwrap();
     let late = rustix::fs::openat(
         &inside,
         "late",
@@ -204,7 +205,7 @@ fn a_second_session_on_the_same_target_or_one_around_or_inside_it_is_busy() {
         // a neighbour is free
         let neighbour = pin(&place.parent().join("u")).unwrap();
         let other = place.staged_at(neighbour, 2, SMALL);
-        staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+        staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
         other.discard().unwrap();
         assert!(pin(&place.target()).is_ok(), "free again");
     }
@@ -252,7 +253,7 @@ fn a_byte_flipped_in_a_finished_file_is_found_and_a_mere_touch_is_repaired() {
 
     let staging = place.staged(2, SMALL);
     fs::set_permissions(staging.path().join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
     assert_eq!(fs::metadata(place.target().join("run")).unwrap().mode() & 0o777, 0o775);
 }
 
@@ -334,7 +335,7 @@ fn a_mount_that_appears_in_the_target_stops_the_swap() {
     fs::create_dir(place.target().join("mnt")).unwrap();
     let _mount = tmpfs(&place.target().join("mnt"), "size=64k");
     fs::write(place.target().join("mnt/data"), "x").unwrap();
-    assert_eq!(ready.apply(&mut ()).unwrap_err().code(), Code::TargetContainsMount);
+    assert_eq!(ready.swap(&mut ()).unwrap_err().code(), Code::TargetContainsMount);
     assert_eq!(fs::read(place.target().join("mnt/data")).unwrap(), b"x");
 }
 
@@ -347,7 +348,7 @@ fn without_an_exchange_two_renames_do_the_same_and_so_does_their_rollback() {
         let mut target = place.pin();
         target.method = Method::TwoRename;
         let ready = place.staged_at(target, 1, SMALL).seal(&mut |_| ()).unwrap();
-        let mut applied = ready.apply(&mut ()).unwrap();
+        let mut applied = ready.swap(&mut ()).unwrap();
         assert_eq!(applied.two_renames, existed);
         applied.commit().unwrap();
         let retained = applied.retained.clone();
@@ -386,7 +387,7 @@ fn a_full_disk_fails_the_file_by_name_and_leaves_no_part_of_it() {
     file.write(&[2; 1 << 16]).unwrap();
     file.finish().unwrap();
     staging.checkpoint().unwrap();
-    staging.seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
     assert_eq!(fs::read(place.target().join("big")).unwrap(), BIG);
 }
 
@@ -401,7 +402,7 @@ fn a_journal_that_cannot_be_written_stops_the_swap() {
     // a directory in the way of the temporary file: not even root can create it
     fs::create_dir(dir.join("journal.tmp")).unwrap();
     fs::write(dir.join("journal.tmp/x"), "").unwrap();
-    let err = ready.apply(&mut ()).unwrap_err();
+    let err = ready.swap(&mut ()).unwrap_err();
     assert!(matches!(err, ApplyError::Journal(_)), "{err}");
     assert_eq!(image(&place.target(), true), before);
     assert_eq!(place.names(), ["t"], "the staging tree is gone");
@@ -416,7 +417,7 @@ fn another_file_system_over_the_parent_stops_the_swap() {
     let place = Place::with_old();
     let ready = sealed(&place, 1);
     let Some(mounted) = tmpfs(&place.parent(), "size=64k") else { return };
-    assert_eq!(ready.apply(&mut ()).unwrap_err().code(), Code::TargetConflict);
+    assert_eq!(ready.swap(&mut ()).unwrap_err().code(), Code::TargetConflict);
     assert_eq!(place.names(), [""; 0], "nothing is written into what lies over it");
     drop(mounted);
     assert!(place.target().join("old/file").exists());

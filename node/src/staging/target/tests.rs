@@ -49,7 +49,7 @@ fn a_symlink_is_resolved_once_and_stays() {
     symlink(ground.target(), &link).unwrap();
     let target = pin(&link).unwrap();
     assert_eq!(target.path(), ground.target().canonicalize().unwrap());
-    ground.staged_at(target, 1, SMALL).seal(&mut |_| ()).unwrap().apply(&mut ()).unwrap();
+    ground.staged_at(target, 1, SMALL).seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
     assert!(link.is_symlink() && link.join("run").exists() && ground.target().join("run").exists());
     let dangling = ground.tmp.path().join("dangling");
     symlink("nowhere", &dangling).unwrap();

@@ -18,6 +18,8 @@ use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, mdns};
 use me_sync_protocol::caps::{Capabilities, VERSION};
+use me_sync_protocol::escape::cut;
+use me_sync_protocol::limits::MAX_TEXT;
 use me_sync_protocol::message::Hello;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -82,8 +84,8 @@ impl Actor {
             events,
             outbox: VecDeque::new(),
             hello: Hello {
-                agent: config.agent,
-                device_name: config.device_name,
+                agent: cut(&config.agent, MAX_TEXT).to_owned(),
+                device_name: cut(&config.device_name, MAX_TEXT).to_owned(),
                 versions: vec![VERSION],
                 caps: Capabilities::ours(),
                 max_lanes: config.max_lanes,

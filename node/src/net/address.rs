@@ -84,6 +84,11 @@ pub(super) fn transport_of(address: &Multiaddr) -> TransportKind {
     if address.iter().any(|part| part == Protocol::QuicV1) { TransportKind::Quic } else { TransportKind::Tcp }
 }
 
+/// The address without the name of who is there.
+pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+}
+
 /// At most 8 of our listen addresses for a ticket, best first; TCP before QUIC at the same IP.
 pub(super) fn for_ticket<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
     let mut found: Vec<(u8, IpAddr, bool, Multiaddr)> = listening

@@ -22,6 +22,8 @@ const MAX_PARALLEL: usize = 6;
 const MAX_CANDIDATES: usize = 24;
 /// When all given addresses failed, mDNS may still bring one until then.
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(6);
+/// Nobody waits longer, whatever was asked for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A hello to somebody mDNS found takes no longer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,7 +82,7 @@ impl Job {
     }
 
     pub(super) fn wait(&mut self, now: Instant, timeout: Duration, reply: Reply) {
-        self.waiters.push(Waiter { asked: now, deadline: now + timeout, reply });
+        self.waiters.push(Waiter { asked: now, deadline: now + timeout.min(MAX_TIMEOUT), reply });
     }
 
     /// One more address to try, unless it is known already.

@@ -139,4 +139,16 @@ mod tests {
         assert!(arrive(&mut gate, 6, "/ip4/192.0.2.1/tcp/7"));
         assert!((10..50).all(|n| arrive(&mut gate, n, "/ip4/127.0.0.1/tcp/7")));
     }
+
+    #[test]
+    fn a_dial_nobody_asked_for_is_refused_whatever_the_address_a85() {
+        let mut gate = Gate::default();
+        let peer = PeerId::random();
+        let dial = |gate: &mut Gate, n: usize| {
+            gate.handle_pending_outbound_connection(ConnectionId::new_unchecked(n), Some(peer), &[], Endpoint::Dialer)
+                .is_ok()
+        };
+        gate.permit(ConnectionId::new_unchecked(1));
+        assert_eq!([dial(&mut gate, 0), dial(&mut gate, 1), dial(&mut gate, 1)], [false, true, false]);
+    }
 }

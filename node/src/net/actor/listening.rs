@@ -23,6 +23,9 @@ pub(super) fn listen(
     swarm: &mut Swarm<Behaviour>,
     config: &NetConfig,
 ) -> Result<HashMap<ListenerId, Vec<Multiaddr>>, NetError> {
+    if config.transports.tcp {
+        probe_ports(config)?;
+    }
     let kinds = [(config.transports.tcp, TransportKind::Tcp), (config.transports.quic, TransportKind::Quic)];
     let mut listeners = HashMap::new();
     let mut first_error = None;
@@ -30,16 +33,9 @@ pub(super) fn listen(
         for (_, kind) in kinds.iter().filter(|(enabled, _)| *enabled) {
             let port = at.port.unwrap_or(0);
             let address = listen_address(at.ip, port, *kind);
-            // The transport listens with SO_REUSEPORT, so two nodes of one user would silently share a port.
-            let free = match kind {
-                TransportKind::Tcp if port != 0 => TcpListener::bind((at.ip, port)).map(drop),
-                TransportKind::Tcp | TransportKind::Quic => Ok(()),
-            };
-            let result = free.and_then(|()| {
-                swarm.listen_on(address.clone()).map_err(|error| match error {
-                    TransportError::MultiaddrNotSupported(_) => std::io::ErrorKind::Unsupported.into(),
-                    TransportError::Other(error) => error,
-                })
+            let result = swarm.listen_on(address.clone()).map_err(|error| match error {
+                TransportError::MultiaddrNotSupported(_) => std::io::ErrorKind::Unsupported.into(),
+                TransportError::Other(error) => error,
             });
             match result {
                 Ok(listener) => {
@@ -56,6 +52,20 @@ pub(super) fn listen(
         }
     }
     if listeners.is_empty() { Err(first_error.unwrap_or(NetError::NothingToListenOn)) } else { Ok(listeners) }
+}
+
+/// Fails when a TCP port that was asked for is taken: the transport listens with SO_REUSEPORT, so two nodes of
+/// one user would silently share it. Before any listener is open, since `[::]` would collide with our own `0.0.0.0`.
+fn probe_ports(config: &NetConfig) -> Result<(), NetError> {
+    for (ip, port) in config.listen.iter().filter_map(|at| Some((at.ip, at.port.filter(|port| *port != 0)?))) {
+        match TcpListener::bind((ip, port)) {
+            Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(NetError::Listen { address: listen_address(ip, port, TransportKind::Tcp), source });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 impl Actor {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Actor;
 use super::requests::{Outbound, Queued};
-use crate::net::address::transport_of;
+use crate::net::address::{transport_of, without_peer};
 use crate::net::behaviour::MAX_INBOUND;
 use crate::net::connect::JobKey;
 use crate::net::{ConnectError, Connected, NetEvent, OpenError, RequestError, TransportKind};
@@ -83,7 +83,7 @@ impl Actor {
     }
 
     pub(super) fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, now: Instant) {
-        let address = endpoint.get_remote_address().clone();
+        let address = without_peer(endpoint.get_remote_address());
         let transport = transport_of(&address);
         let inbound = endpoint.is_listener();
         tracing::debug!(%peer, %transport, inbound, "connection established");

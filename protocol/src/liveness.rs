@@ -75,9 +75,14 @@ impl Liveness {
         Ok(())
     }
 
+    /// The next sign of life, for a session that nothing else can end.
+    pub(crate) fn next_keepalive(&self) -> Deadline {
+        Deadline { at: self.keepalive, why: "keep-alive" }
+    }
+
     /// The next moment at which [`Self::keepalive_due`] or [`Self::check`] may say something new.
     pub(crate) fn deadline(&self, transferring: bool) -> Deadline {
-        let mut next = Deadline { at: self.keepalive, why: "keep-alive" };
+        let mut next = self.next_keepalive();
         let mut earlier = |at: Moment, why| {
             if at < next.at {
                 next = Deadline { at, why };

@@ -153,6 +153,17 @@ fn a_peer_that_falls_silent_is_given_up_after_thirty_seconds_in_every_phase() {
 }
 
 #[test]
+fn a_long_apply_goes_on_when_the_exporter_falls_silent() {
+    let mut scenario = Scenario { apply: Duration::from_secs(600), ..Scenario::of(ITEMS) };
+    let mut pair = Pair::new(scenario.clone());
+    pair.run_until(|pair| pair.importer.is_applying());
+    scenario.faults.push(Fault::Mute { side: Side::Exporter, step: pair.log.len() });
+    let pair = Pair::play(scenario, 0);
+    assert_eq!(pair.outcome(), BOTH_OK, "{}", pair.report());
+    assert!(pair.log.len() < 500, "{} steps", pair.log.len());
+}
+
+#[test]
 fn a_person_may_think_for_two_hours() {
     let scenario = Scenario { think: Duration::from_secs(7200), ..Scenario::of(ITEMS) };
     let pair = Pair::play(scenario, 0);

@@ -180,6 +180,7 @@ impl Exporter {
                 self.frame(now, frame)
             }
             Input::Sent { files, bytes, failed } => {
+                self.liveness.finished(now, files);
                 self.sent(files, bytes, failed);
                 Ok(())
             }

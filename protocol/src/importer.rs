@@ -373,6 +373,7 @@ impl Importer {
             }
             *settled += 1;
         }
+        self.liveness.finished(now, reports.len() as u64);
         self.settle(now)
     }
 

@@ -4,6 +4,9 @@ use crate::ids::Moment;
 use crate::limits::{KEEPALIVE, MIN_RATE, MIN_RATE_WINDOW, STALL};
 use crate::reason::Code;
 
+/// What a file counts in [`Liveness::moved`] when it is through, whatever its size.
+const FILE: u64 = MIN_RATE;
+
 /// When the core wants to be asked again, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
@@ -50,6 +53,11 @@ impl Liveness {
         if waiting_on_us {
             self.restart(now);
         }
+    }
+
+    /// Files are through. Their frames are progress even when they hold no bytes.
+    pub(crate) fn finished(&mut self, now: Moment, files: u64) {
+        self.moved(now, files.saturating_mul(FILE), false);
     }
 
     /// Is it time to send a sign of life?

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use me_sync_protocol::EMPTY_SHA256;
 use me_sync_protocol::exporter::{self, Exporter};
 use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep};
 use me_sync_protocol::frame::{
@@ -311,6 +312,31 @@ fn signs_of_life_do_not_save_a_transfer_that_stands_still_or_trickles() {
 fn a_transfer_that_waits_for_our_own_disk_is_not_blamed_on_the_peer() {
     assert_eq!(gives_up(0, true), (None, None));
     assert_eq!(gives_up(1, true), (None, None));
+}
+
+#[test]
+fn files_without_bytes_are_progress() {
+    let names: Vec<_> = (0..3000).map(|i| format!("{i:04}")).collect();
+    let items: Vec<_> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let tree = Tree::of(&items);
+    let all = [IndexRange { start: EntryIndex(0), len: 3000 }];
+    let mut out = sending_at_zero(&tree, &all);
+    let (mut into, manifest) = at_bulk(&tree);
+    let mut receiver = LaneReceiver::new(manifest.clone(), into.requested().clone(), 1);
+    for (n, (index, _)) in (0..).zip(manifest.entries()) {
+        let now = Moment(Duration::from_millis(50 * n));
+        let sha256 = EMPTY_SHA256;
+        let begin = FileBegin { index, size: 0, sha256, offset: 0 };
+        receiver.handle(Frame::FileBegin(begin)).expect("asked for");
+        let end = Frame::FileEnd(FileEnd { index, failed: None });
+        let Ok(LaneStep::Keep(file)) = receiver.handle(end) else { panic!("not kept") };
+        let report = FileReport::Ok(file);
+        into.handle(now, importer::Input::Frame(progress())).expect("legal");
+        into.handle(now, importer::Input::Files(vec![report])).expect("legal");
+        out.handle(now, exporter::Input::Frame(progress())).expect("legal");
+        out.handle(now, exporter::Input::Sent { files: 1, bytes: 0, failed: Vec::new() }).expect("legal");
+        assert!(into.phase() != Phase::Failed && out.phase() != Phase::Failed, "given up at file {n}");
+    }
 }
 
 #[test]

@@ -180,6 +180,7 @@ impl Exporter {
                 self.frame(now, frame)
             }
             Input::Sent { files, bytes, failed } => {
+                self.liveness.finished(now, files);
                 self.sent(files, bytes, failed);
                 Ok(())
             }
@@ -310,6 +311,12 @@ impl Exporter {
             self.abort(Code::RetryExhausted);
         } else {
             self.counters.retry_round = next;
+            // what was sent whole and is asked for again is not done after all
+            for index in asked.iter().filter(|index| !self.failures.contains_key(index)) {
+                let size = manifest.entry(*index).map_or(0, |e| e.size());
+                self.counters.files_ok = self.counters.files_ok.saturating_sub(1);
+                self.counters.bytes_done = self.counters.bytes_done.saturating_sub(size);
+            }
             let asked = fair_order(manifest, asked);
             self.send(Frame::RetryBegin(RetryBegin { round: next, files: asked.len() as u64 }));
             self.send_files(now, next, asked);
@@ -336,7 +343,7 @@ impl Exporter {
         *files += done;
         *bytes += moved;
         let complete = *files >= *planned;
-        self.counters.bytes_done = self.counters.bytes_done.saturating_add(moved);
+        self.counters.bytes_done = self.counters.bytes_done.saturating_add(moved).min(self.counters.bytes_total);
         self.counters.files_ok = (self.counters.files_ok + done).saturating_sub(failed.len() as u64);
         self.failures.extend(failed);
         self.counters.files_failed = self.failures.len() as u64;
@@ -398,5 +405,40 @@ impl Exporter {
         self.state = State::Over;
         self.outcome = Some(outcome);
         self.outputs.push_back(Output::Over(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FailedEntry, IndexRange};
+    use crate::ids::Digest;
+    use crate::manifest::{Entry, ManifestBuilder, Node};
+    use crate::path::RelPath;
+    use crate::reason::FailureReason;
+
+    #[test]
+    fn a_file_that_is_sent_twice_is_counted_once() {
+        let mut builder = ManifestBuilder::new(None, None);
+        let node = Node::File { size: 9, sha256: Digest([7; 32]) };
+        builder.push(&Entry { path: RelPath::parse("a").unwrap(), node, mode: None, mtime: None }).unwrap();
+        let all = vec![IndexRange { start: EntryIndex(0), len: 1 }];
+        let failed = vec![FailedEntry { index: EntryIndex(0), reason: FailureReason::HashMismatch }];
+        let sent = || Input::Sent { files: 1, bytes: 9, failed: Vec::new() };
+        let inputs = [
+            Input::Opened,
+            Input::ManifestReady(Arc::new(builder.finish().unwrap())),
+            Input::Frame(Frame::PendingList(PendingList { ranges: all, partial: Vec::new(), more: false })),
+            sent(),
+            Input::Frame(Frame::RetryRequest(RetryRequest { round: 1, failed, more: false })),
+            sent(),
+        ];
+        let mut core = Exporter::new(RetryPolicy::default(), Moment::default());
+        for input in inputs {
+            core.handle(Moment::default(), input).unwrap();
+        }
+        let expected =
+            Counters { files_ok: 1, files_total: 1, bytes_done: 9, bytes_total: 9, retry_round: 1, files_failed: 0 };
+        assert_eq!(core.counters(), expected);
     }
 }

@@ -237,8 +237,14 @@ impl Importer {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Output {
         self.outputs.pop_front().unwrap_or_else(|| {
-            let over = matches!(self.state, State::Over);
-            Output::Idle((!over).then(|| self.liveness.deadline(self.is_owed())))
+            Output::Idle(match self.state {
+                State::Over => None,
+                // a silent peer does not end an apply, so its deadline would stay in the past
+                State::Applying { .. } => Some(self.liveness.next_keepalive()),
+                State::AwaitManifest(_) | State::Review { .. } | State::Receiving { .. } | State::AwaitFinalize => {
+                    Some(self.liveness.deadline(self.is_owed()))
+                }
+            })
         })
     }
 
@@ -367,6 +373,7 @@ impl Importer {
             }
             *settled += 1;
         }
+        self.liveness.finished(now, reports.len() as u64);
         self.settle(now)
     }
 

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod proof;
 pub mod reason;
 pub mod retry;
+pub mod target;
 pub mod ticket;
 
 use ids::Digest;

@@ -4,6 +4,9 @@ use crate::ids::Moment;
 use crate::limits::{KEEPALIVE, MIN_RATE, MIN_RATE_WINDOW, STALL};
 use crate::reason::Code;
 
+/// What a file counts in [`Liveness::moved`] when it is through, whatever its size.
+const FILE: u64 = MIN_RATE;
+
 /// When the core wants to be asked again, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
@@ -52,6 +55,11 @@ impl Liveness {
         }
     }
 
+    /// Files are through. Their frames are progress even when they hold no bytes.
+    pub(crate) fn finished(&mut self, now: Moment, files: u64) {
+        self.moved(now, files.saturating_mul(FILE), false);
+    }
+
     /// Is it time to send a sign of life?
     pub(crate) fn keepalive_due(&mut self, now: Moment) -> bool {
         let due = now >= self.keepalive;
@@ -75,9 +83,14 @@ impl Liveness {
         Ok(())
     }
 
+    /// The next sign of life, for a session that nothing else can end.
+    pub(crate) fn next_keepalive(&self) -> Deadline {
+        Deadline { at: self.keepalive, why: "keep-alive" }
+    }
+
     /// The next moment at which [`Self::keepalive_due`] or [`Self::check`] may say something new.
     pub(crate) fn deadline(&self, transferring: bool) -> Deadline {
-        let mut next = Deadline { at: self.keepalive, why: "keep-alive" };
+        let mut next = self.next_keepalive();
         let mut earlier = |at: Moment, why| {
             if at < next.at {
                 next = Deadline { at, why };

@@ -1,0 +1,5 @@
+//! The two session cores in conversation, under one virtual clock (SPEC §10).
+
+mod conversation;
+mod pair;
+mod tree;

@@ -8,11 +8,11 @@ use minicbor::{Decode, Encode};
 use crate::caps::Capabilities;
 use crate::escape::cut;
 use crate::ids::{Digest, Nonce, Secret, SessionId, TicketId};
-use crate::limits::{MAX_LANES, MAX_MESSAGE, MAX_TEXT};
+use crate::limits::{MAX_CHUNK, MAX_LANES, MAX_MESSAGE, MAX_TEXT};
 use crate::progress::{Counters, Phase};
 use crate::reason::Code;
 
-/// First request on every connection, and its answer (SPEC §6.1).
+/// First request on every connection, and its answer (SPEC §6.1). Lanes and chunk size: SPEC §6.2.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Hello {
@@ -191,7 +191,12 @@ impl Request {
     pub fn decode(raw: &[u8]) -> Result<Self, MessageError> {
         match decode_whole(raw)? {
             Self::Hello(hello) => hello.bounded().map(Self::Hello),
-            other @ (Self::Redeem(_) | Self::Status(_) | Self::Abort(_)) => Ok(other),
+            Self::Redeem(mut redeem) => {
+                redeem.max_lanes = redeem.max_lanes.min(MAX_LANES);
+                redeem.max_chunk = chunk_limit(redeem.max_chunk)?;
+                Ok(Self::Redeem(redeem))
+            }
+            other @ (Self::Status(_) | Self::Abort(_)) => Ok(other),
         }
     }
 }
@@ -207,6 +212,7 @@ impl Response {
             Self::Granted(mut granted) => {
                 granted.source_name = cut(&granted.source_name, MAX_TEXT).to_owned();
                 granted.lanes = granted.lanes.min(MAX_LANES);
+                granted.max_chunk = chunk_limit(granted.max_chunk)?;
                 Ok(Self::Granted(granted))
             }
             other @ (Self::Status(_) | Self::Done | Self::Refused(_)) => Ok(other),
@@ -222,7 +228,17 @@ impl Hello {
         self.agent = cut(&self.agent, MAX_TEXT).to_owned();
         self.device_name = cut(&self.device_name, MAX_TEXT).to_owned();
         self.max_lanes = self.max_lanes.min(MAX_LANES);
+        self.max_chunk = chunk_limit(self.max_chunk)?;
         Ok(self)
+    }
+}
+
+/// What a peer says of its largest chunk, as far as it can be: no frame is larger than 1 MiB, and with none at
+/// all no byte would ever move (SPEC §6.2).
+fn chunk_limit(max_chunk: u32) -> Result<u32, MessageError> {
+    match max_chunk {
+        0 => Err(MessageError::Malformed),
+        some => Ok(some.min(MAX_CHUNK as u32)),
     }
 }
 
@@ -241,6 +257,7 @@ mod tests {
         }
     }
 
+    // SPEC §6.1
     #[test]
     fn long_names_are_cut_and_lanes_capped_on_arrival() {
         let raw = encode(&Request::Hello(hello(&"é".repeat(500))));
@@ -248,6 +265,23 @@ mod tests {
         assert_eq!((got.device_name.len(), got.max_lanes), (256, 4));
     }
 
+    // SPEC §6.2
+    #[test]
+    fn no_message_agrees_on_impossible_lanes_or_chunks() {
+        let redeem = |max_chunk| {
+            let proof = Digest([1; 32]);
+            let redeem =
+                Redeem { ticket_id: TicketId([2; 16]), nonce: Nonce([3; 16]), proof, max_lanes: 200, max_chunk };
+            Request::decode(&encode(&Request::Redeem(redeem)))
+        };
+        let Ok(Request::Redeem(got)) = redeem(u32::MAX) else { panic!("not a redeem") };
+        assert_eq!((got.max_lanes, got.max_chunk), (4, 1 << 20));
+        assert_eq!(redeem(0), Err(MessageError::Malformed));
+        let raw = encode(&Request::Hello(Hello { max_chunk: 0, ..hello("a") }));
+        assert_eq!(Request::decode(&raw), Err(MessageError::Malformed));
+    }
+
+    // SPEC §6.1
     #[test]
     fn unknown_keys_are_skipped_and_trailing_bytes_refused() {
         let mut raw = vec![0x82, 0x03, 0x81, 0xa2, 0x00, 0x50];

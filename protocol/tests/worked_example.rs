@@ -287,6 +287,7 @@ fn frames_out_of_place_end_the_session_with_their_code() {
         (Frame::PendingList(list(&[(0, 5)], false)), Code::FrameUnexpected),
         (Frame::PendingList(list(&[(1, u32::MAX)], false)), Code::FrameUnexpected),
         (Frame::PendingList(list(&[(0, 3), (2, 1)], false)), Code::FrameUnexpected),
+        (Frame::PendingList(list(&[], true)), Code::FrameUnexpected),
         (Frame::PendingList(PendingList { partial, ..list(&[(1, 1)], false) }), Code::OffsetMismatch),
         (Frame::RetryRequest(RetryRequest { round: 1, failed: vec![], more: false }), Code::FrameUnexpected),
         (Frame::FinalizeResult(FinalizeResult { failed: None }), Code::FrameUnexpected),

@@ -46,6 +46,7 @@ pub fn negotiate(versions: &[u32], caps: &Capabilities) -> Result<u32, Code> {
 mod tests {
     use super::*;
 
+    // SPEC §6.2
     #[test]
     fn a_peer_without_v4_or_with_stripped_caps_is_refused_not_downgraded() {
         assert_eq!(negotiate(&[3, 4, 5], &Capabilities::ours()), Ok(4));

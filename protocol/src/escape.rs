@@ -47,6 +47,7 @@ pub fn cut(text: &str, max: usize) -> &str {
 mod tests {
     use super::*;
 
+    // SPEC §3.4
     #[test]
     fn terminal_escapes_and_bidi_marks_print_as_text() {
         assert_eq!(escaped("a\u{1b}[2Jb\u{202e}c\u{200b}").to_string(), "a\\u{1b}[2Jb\\u{202e}c\\u{200b}");

@@ -44,9 +44,9 @@ pub enum Input {
         /// Entries that could not be sent whole, and why.
         failed: Vec<(EntryIndex, Code)>,
     },
-    /// Payload bytes left since the last time; `waiting_on_us` while reading the source holds them up.
+    /// Bytes of lane frames left since the last time; `waiting_on_us` while reading the source holds them up.
     Moved {
-        /// Bytes.
+        /// Bytes, frame headers included: a thousand empty files are progress too (SPEC §8.2).
         bytes: u64,
         /// The lanes wait for the disk, not for the peer.
         waiting_on_us: bool,
@@ -272,6 +272,9 @@ impl Exporter {
         if !list.partial.is_empty() {
             return Err(Violation { code: Code::OffsetMismatch, what: "partial files in a session that keeps none" });
         }
+        if list.more && list.ranges.is_empty() {
+            return Err(Violation::unexpected("an empty part of a pending_list"));
+        }
         if !list.more {
             let asked = std::mem::take(asked);
             self.send_files(now, 0, asked);
@@ -361,6 +364,7 @@ impl Exporter {
         self.state = State::AwaitRetry { round, asked: Vec::new() };
     }
 
+    // SPEC §5.7
     fn finalize(&mut self) {
         let Some(manifest) = &self.manifest else { return };
         let request = FinalizeRequest {
@@ -383,6 +387,7 @@ impl Exporter {
         if let Err(code) = self.liveness.check(now, self.is_sending()) {
             self.abort(code);
         } else if self.liveness.keepalive_due(now) {
+            // SPEC §5.8
             let progress = Progress { phase: self.phase(), counters: self.counters };
             self.send(Frame::Progress(progress));
         }
@@ -392,7 +397,7 @@ impl Exporter {
         self.outputs.push_back(Output::Send(frame));
     }
 
-    /// Tells the peer and ends. What was queued before is of no use any more.
+    /// Tells the peer and ends (SPEC §5.9). What was queued before is of no use any more.
     fn abort(&mut self, code: Code) {
         self.outputs.clear();
         if self.opened {

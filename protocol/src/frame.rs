@@ -51,7 +51,7 @@ pub enum Frame {
     Abort(Abort),
 }
 
-/// What a stream is for.
+/// What a stream is for (SPEC §5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Role {
     /// The session's two-way control stream, opened by the importer.
@@ -230,7 +230,7 @@ pub struct PendingList {
     pub more: bool,
 }
 
-/// Body of `finalize_request`.
+/// Body of `finalize_request` (SPEC §5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FinalizeRequest {
@@ -254,7 +254,7 @@ pub struct FinalizeResult {
     pub failed: Option<Code>,
 }
 
-/// Body of `progress`.
+/// Body of `progress` (SPEC §5.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Progress {
@@ -266,7 +266,7 @@ pub struct Progress {
     pub counters: Counters,
 }
 
-/// Body of `abort`.
+/// Body of `abort` (SPEC §5.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Abort {

@@ -187,6 +187,7 @@ impl Moment {
 mod tests {
     use super::*;
 
+    // SPEC §2.1, §2.2, §2.3
     #[test]
     fn ids_survive_hex_and_refuse_other_lengths() {
         let id = SessionId([0xab; 16]);
@@ -195,6 +196,7 @@ mod tests {
         assert!("+a".repeat(16).parse::<SessionId>().is_err());
     }
 
+    // SPEC §2.4
     #[test]
     fn a_secret_does_not_print() {
         assert_eq!(format!("{:?}", Secret::from_bytes([7; 32])), "Secret(..)");

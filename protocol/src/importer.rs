@@ -36,9 +36,9 @@ pub enum Input {
     Files(Vec<FileReport>),
     /// A lane broke the protocol.
     LaneViolation(Violation),
-    /// Payload bytes arrived since the last time; `waiting_on_us` while writing to disk holds them up.
+    /// Bytes of lane frames arrived since the last time; `waiting_on_us` while writing to disk holds them up.
     Moved {
-        /// Bytes.
+        /// Bytes, frame headers included: a thousand empty files are progress too (SPEC §8.2).
         bytes: u64,
         /// The lanes wait for the disk, not for the peer.
         waiting_on_us: bool,
@@ -131,7 +131,7 @@ impl Importer {
         }
     }
 
-    /// The seed's phase.
+    /// The seed's phase (SPEC §9.1).
     pub fn phase(&self) -> Phase {
         match (&self.state, self.outcome) {
             (_, Some(Ok(()))) => Phase::Completed,
@@ -460,6 +460,7 @@ impl Importer {
         }
     }
 
+    // SPEC §5.8
     fn tell_progress(&mut self) {
         let progress = Progress { phase: self.phase(), counters: self.counters() };
         self.send(Frame::Progress(progress));
@@ -469,6 +470,7 @@ impl Importer {
         self.outputs.push_back(Output::Send(frame));
     }
 
+    // SPEC §5.9
     fn stop(&mut self, code: Code, tell: bool) {
         if self.is_applying() {
             return;

@@ -136,6 +136,7 @@ mod tests {
     use crate::manifest::{Entry, ManifestBuilder, Node};
     use crate::path::RelPath;
 
+    // SPEC §3.2, §5.5
     #[test]
     fn ranges_span_directories_and_break_at_what_is_there() {
         let mut builder = ManifestBuilder::new(None, None);

@@ -1,4 +1,4 @@
-//! Hard limits of the protocol (SPEC §8). A peer that passes one is refused by name.
+//! Hard limits of the protocol (SPEC §8.1). A peer that passes one is refused by name.
 
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub const MAX_TICKET: usize = 2048;
 /// Most addresses in a ticket.
 pub const MAX_TICKET_ADDRESSES: usize = 8;
 
+// SPEC §8.2
 /// A session sends something on its control stream at least this often.
 pub const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A session whose peer is silent, or whose bulk makes no progress, for this long is given up.

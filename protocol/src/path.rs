@@ -1,7 +1,7 @@
 //! Relative paths that are either valid or do not exist (SPEC §3.3).
 //!
 //! Containment is decided here once, for every platform. What only one target cannot hold (Windows
-//! names, case twins) is a separate question: see [`crate::target`].
+//! names, case twins: SPEC §3.5) is a separate question: see [`crate::target`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -173,6 +173,7 @@ mod tests {
         }
     }
 
+    // SPEC §3.5: what only one target cannot hold is not refused here
     #[test]
     fn names_that_only_look_dangerous_are_legal() {
         for raw in ["-rf", "~", "$(x)", "`x`", "%s", "*", "a\\..\\b", "C:x", "...", "a.", " ", "\u{202e}x", "CON"] {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where a session stands.
+/// Where a session stands (SPEC §9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum Phase {
@@ -63,7 +63,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The counters of one session as its own side sees them. `transfer_bps` is added by the node, which has a clock.
+/// The counters of one session (SPEC §9.2) as its own side sees them. `transfer_bps` is added by the node, which has a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Counters {

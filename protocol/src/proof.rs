@@ -23,7 +23,7 @@ pub fn redeem(secret: &Secret, ticket: TicketId, ends: Ends<'_>, nonce: Nonce) -
     mac(secret, REDEEM, ticket.as_bytes(), ends, nonce)
 }
 
-/// Proof that `importer` holds the session's resume secret.
+/// Proof that `importer` holds the session's resume secret (SPEC §6.4). Sent from the next version on.
 pub fn resume(secret: &Secret, session: SessionId, ends: Ends<'_>, nonce: Nonce) -> Digest {
     mac(secret, RESUME, session.as_bytes(), ends, nonce)
 }
@@ -50,6 +50,7 @@ fn mac(secret: &Secret, context: &[u8], id: &[u8], ends: Ends<'_>, nonce: Nonce)
 mod tests {
     use super::*;
 
+    // SPEC §6.3, §6.4
     #[test]
     fn a_proof_holds_for_these_peers_this_ticket_and_this_nonce_only() {
         let secret = Secret::from_bytes([1; 32]);

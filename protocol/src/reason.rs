@@ -8,7 +8,7 @@ use std::fmt;
 use minicbor::decode::{self, Decoder};
 use minicbor::encode::{self, Encoder, Write};
 
-/// Why one file failed (seed §6).
+/// Why one file failed (SPEC §7.1, seed §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum FailureReason {
@@ -196,6 +196,7 @@ impl<'b, C> minicbor::Decode<'b, C> for Code {
 mod tests {
     use super::*;
 
+    // SPEC §7.2
     #[test]
     fn every_code_is_found_by_its_name() {
         for code in Code::ALL {

@@ -1,4 +1,4 @@
-//! The ticket: a single-use invitation made by the exporter (SPEC §5).
+//! The ticket: a single-use invitation made by the exporter (SPEC §6.7).
 //!
 //! `me.things:me.sync.v4:<base64url(CBOR)>`. It authorises by its secret; addresses and expiry in it
 //! are hints. Whether it is still good is looked up by the exporter, never believed from the text.
@@ -154,6 +154,7 @@ mod tests {
         assert_eq!(Ticket::parse(&format!("  {}\n", ticket().to_uri())), Ok(ticket()));
     }
 
+    // SPEC §6.7
     #[test]
     fn damaged_foreign_and_other_versions_are_told_apart() {
         let uri = ticket().to_uri();

@@ -53,7 +53,7 @@ impl ManifestBuilder {
     }
 }
 
-/// Encoded entries with the rules between them: order, parents, totals. Shared by builder and assembler.
+/// Encoded entries with the rules between them: order, parents, totals (SPEC §4.3). Shared by builder and assembler.
 #[derive(Debug, Default)]
 pub(super) struct EntryBlock {
     pub(super) bytes: Vec<u8>,

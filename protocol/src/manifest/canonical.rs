@@ -184,6 +184,7 @@ fn symlink(target: &str, mode: Option<u32>) -> Refused<Node<'_>> {
     if target.len() > MAX_LINK {
         return Err(EntryRefused::Limit("symlink target length"));
     }
+    // SPEC §4.4
     if mode.is_some() {
         return Err(EntryRefused::Form("a symlink has no mode"));
     }

@@ -67,6 +67,7 @@ fn order_twins_and_parents_are_checked_with_names_that_sort_between() {
     assert_eq!(build(&[dir("x"), file("x/y", 1), file("x2/y", 1)]).err(), Some(ManifestError::NoParent { index: 2 }));
 }
 
+// SPEC §4.1, §4.5
 #[test]
 fn declared_figures_must_be_the_real_ones() {
     let m = build(&[file("a", 3), file("b", 4)]).expect("valid");
@@ -88,6 +89,7 @@ fn declared_figures_must_be_the_real_ones() {
     assert_eq!(assembler.end(Digest([0; 32])).err(), mismatch("manifest_sha256"));
 }
 
+// SPEC §4.2
 #[test]
 fn times_before_1970_keep_every_nanosecond() {
     for (secs, nanos) in [(0, 0), (-1, 1), (-1, 999_999_999), (1_700_000_000, 123_456_789)] {

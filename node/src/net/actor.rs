@@ -53,6 +53,8 @@ pub(super) struct Actor {
     hello: Hello,
     transports: Transports,
     mdns: bool,
+    /// Set while discovery pauses.
+    mdns_resume: Option<Instant>,
     hello_timeout: Duration,
     searching: bool,
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
@@ -93,6 +95,7 @@ impl Actor {
             },
             transports: config.transports,
             mdns: config.mdns,
+            mdns_resume: None,
             hello_timeout,
             searching: false,
             listeners,
@@ -228,6 +231,7 @@ impl Actor {
     fn pump(&mut self, now: Instant) {
         self.answer_addresses(now);
         self.close_silent(now);
+        self.resume_mdns(now);
         self.probe_found(now);
         self.pump_jobs(now);
     }
@@ -235,7 +239,7 @@ impl Actor {
     /// When [`Actor::pump`] has something to do although nothing happened.
     fn next_deadline(&self) -> Option<Instant> {
         let jobs = self.jobs.iter().filter_map(|(key, job)| job.next_deadline(self.live(key).is_some()));
-        jobs.chain(self.addresses_due()).chain(self.silent_due()).chain(self.probe_due()).min()
+        jobs.chain(self.addresses_due()).chain(self.silent_due()).chain(self.probe_due()).chain(self.mdns_resume).min()
     }
 }
 

@@ -63,3 +63,20 @@ impl request_response::Codec for Codec {
         io.write_all(&encode(&response)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::request_response::Codec as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_without_end_is_read_one_byte_past_the_limit_and_refused_a69() {
+        let protocol = StreamProtocol::new(super::super::REQUEST_PROTOCOL);
+        let mut endless = futures::io::repeat(0x81);
+        let error = Codec.read_request(&protocol, &mut endless).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let error = Codec.read_response(&protocol, &mut endless).await.unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+    }
+}

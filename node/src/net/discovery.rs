@@ -89,6 +89,11 @@ impl Discovery {
         }
     }
 
+    /// All announcements are dropped; who answered stays known.
+    pub(super) fn forget_announced(&mut self) {
+        self.announced.clear();
+    }
+
     /// Where mDNS says the peer is.
     pub(super) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
         self.announced.get(peer).map_or(&[], |entry| &entry.addresses)

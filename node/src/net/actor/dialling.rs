@@ -19,8 +19,9 @@ use crate::net::{ConnectError, Connected, TransportKind, TransportPreference};
 const MAX_JOBS: usize = 32;
 /// Of these, hellos to found peers.
 const MAX_PROBES: usize = 8;
-/// Entries of the mDNS behaviour's own, unbounded list at which it is replaced by a fresh one.
+/// Entries of the mDNS behaviour's own, unbounded list at which it is given up for a while.
 const MAX_MDNS_ENTRIES: usize = 4096;
+const MDNS_PAUSE: Duration = Duration::from_secs(30);
 
 impl Actor {
     pub(super) fn on_connect(
@@ -138,18 +139,28 @@ impl Actor {
                 }
             }
         }
-        self.bound_mdns();
+        self.bound_mdns(now);
     }
 
-    /// The library's list of announcements has no bound (A86): past ours, it starts again from nothing.
-    fn bound_mdns(&mut self) {
+    /// The library's list of announcements has no bound (A86): past ours, discovery pauses and starts from nothing.
+    fn bound_mdns(&mut self, now: Instant) {
         let mdns = &mut self.swarm.behaviour_mut().mdns;
         if mdns.as_ref().is_none_or(|mdns| mdns.discovered_nodes().len() < MAX_MDNS_ENTRIES) {
             return;
         }
-        tracing::warn!("somebody floods the local network with announcements: discovery starts again");
-        let local = *self.swarm.local_peer_id();
-        let mut fresh = discovery(local);
+        tracing::warn!("somebody floods the local network with announcements: discovery pauses for {MDNS_PAUSE:?}");
+        *mdns = None.into();
+        self.discovery.forget_announced();
+        self.mdns_resume = Some(now + MDNS_PAUSE);
+    }
+
+    /// Discovery goes on after a pause; the fresh behaviour is told where we listen.
+    pub(super) fn resume_mdns(&mut self, now: Instant) {
+        if self.mdns_resume.is_none_or(|resume| resume > now) {
+            return;
+        }
+        self.mdns_resume = None;
+        let mut fresh = discovery(*self.swarm.local_peer_id());
         for (listener_id, addr) in self.listeners.iter().flat_map(|(id, all)| all.iter().map(move |a| (*id, a))) {
             fresh.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }));
         }

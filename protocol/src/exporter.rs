@@ -95,6 +95,9 @@ pub struct Exporter {
     /// The importer's own view, from its last `progress`.
     peer: Option<Progress>,
     failures: BTreeMap<EntryIndex, Code>,
+    /// This side's disk held the lanes up since the last `progress`.
+    waiting: bool,
+    finalize_sent: bool,
     outcome: Option<Result<(), Code>>,
 }
 
@@ -111,6 +114,8 @@ impl Exporter {
             counters: Counters::default(),
             peer: None,
             failures: BTreeMap::new(),
+            waiting: false,
+            finalize_sent: false,
             outcome: None,
         }
     }
@@ -146,9 +151,10 @@ impl Exporter {
         self.failures.iter().map(|(index, code)| (*index, *code))
     }
 
-    /// The importer was asked to apply: from here on a lost connection leaves the outcome unknown.
+    /// The importer was asked to apply: from here on, and after the end too, a lost connection leaves the
+    /// outcome unknown.
     pub fn is_finalizing(&self) -> bool {
-        matches!(self.state, State::Finalizing)
+        self.finalize_sent
     }
 
     /// Takes one input. Afterwards drain [`Self::poll_output`].
@@ -185,6 +191,7 @@ impl Exporter {
                 Ok(())
             }
             Input::Moved { bytes, waiting_on_us } => {
+                self.waiting |= waiting_on_us;
                 self.liveness.moved(now, bytes, waiting_on_us);
                 Ok(())
             }
@@ -238,6 +245,9 @@ impl Exporter {
     fn frame(&mut self, now: Moment, frame: Frame) -> Result<(), Violation> {
         match (frame, &mut self.state) {
             (Frame::Progress(progress), _) => {
+                if progress.waiting {
+                    self.liveness.restart(now);
+                }
                 self.peer = Some(progress);
                 Ok(())
             }
@@ -373,6 +383,7 @@ impl Exporter {
             total_bytes: manifest.total_bytes(),
         };
         self.send(Frame::FinalizeRequest(request));
+        self.finalize_sent = true;
         self.state = State::Finalizing;
     }
 
@@ -388,7 +399,8 @@ impl Exporter {
             self.abort(code);
         } else if self.liveness.keepalive_due(now) {
             // SPEC §5.8
-            let progress = Progress { phase: self.phase(), counters: self.counters };
+            let waiting = std::mem::take(&mut self.waiting);
+            let progress = Progress { phase: self.phase(), counters: self.counters, waiting };
             self.send(Frame::Progress(progress));
         }
     }

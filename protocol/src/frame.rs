@@ -264,6 +264,10 @@ pub struct Progress {
     /// The sender's counters; while an exporter makes its manifest, what it has hashed so far.
     #[n(1)]
     pub counters: Counters,
+    /// Since its last `progress` the sender was waiting for its own disk: bytes that do not move are not the
+    /// reader's fault, nor the sender's lack of will (SPEC §8.2).
+    #[n(2)]
+    pub waiting: bool,
 }
 
 /// Body of `abort` (SPEC §5.9).

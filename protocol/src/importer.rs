@@ -109,6 +109,8 @@ pub struct Importer {
     liveness: Liveness,
     peer: Option<Progress>,
     manifest_error: Option<ManifestError>,
+    /// This side's disk held the lanes up since the last `progress`.
+    waiting: bool,
     outcome: Option<Result<(), Code>>,
 }
 
@@ -127,6 +129,7 @@ impl Importer {
             liveness: Liveness::new(now),
             peer: None,
             manifest_error: None,
+            waiting: false,
             outcome: None,
         }
     }
@@ -199,6 +202,7 @@ impl Importer {
             Input::Files(reports) => self.files(now, &reports),
             Input::LaneViolation(violation) => Err(violation),
             Input::Moved { bytes, waiting_on_us } => {
+                self.waiting |= waiting_on_us;
                 self.liveness.moved(now, bytes, waiting_on_us);
                 Ok(())
             }
@@ -251,6 +255,9 @@ impl Importer {
     fn frame(&mut self, now: Moment, frame: Frame) -> Result<(), Violation> {
         match (frame, &mut self.state) {
             (Frame::Progress(progress), _) => {
+                if progress.waiting {
+                    self.liveness.restart(now);
+                }
                 self.peer = Some(progress);
                 Ok(())
             }
@@ -462,7 +469,8 @@ impl Importer {
 
     // SPEC §5.8
     fn tell_progress(&mut self) {
-        let progress = Progress { phase: self.phase(), counters: self.counters() };
+        let waiting = std::mem::take(&mut self.waiting);
+        let progress = Progress { phase: self.phase(), counters: self.counters(), waiting };
         self.send(Frame::Progress(progress));
     }
 

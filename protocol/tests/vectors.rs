@@ -115,7 +115,10 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_finalize_request", Frame::FinalizeRequest(request)),
         ("frame_finalize_result", Frame::FinalizeResult(FinalizeResult { failed: None })),
         ("frame_finalize_result_failed", Frame::FinalizeResult(FinalizeResult { failed: Some(Code::TargetChanged) })),
-        ("frame_progress", Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: COUNTERS })),
+        (
+            "frame_progress",
+            Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: COUNTERS, waiting: false }),
+        ),
         ("frame_abort", Frame::Abort(Abort { code: Code::Declined })),
     ]
 }

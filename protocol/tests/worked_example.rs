@@ -12,7 +12,7 @@ use me_sync_protocol::importer::{self, Importer};
 use me_sync_protocol::limits::{KEEPALIVE, MIN_RATE_WINDOW, STALL};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::path::RelPath;
-use me_sync_protocol::progress::Phase;
+use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::{Code, FailureReason};
 use me_sync_protocol::retry::RetryPolicy;
 use sha2::{Digest as _, Sha256};
@@ -253,6 +253,28 @@ fn a_peer_that_sends_signs_of_life_but_too_few_bytes_is_given_up() {
         });
         let over = over.filter_map(|o| if let importer::Output::Over(result) = o { Some(result) } else { None }).last();
         assert_eq!(over, outcome, "{bytes} bytes in 5 s");
+    }
+}
+
+// SPEC §8.2: a disk that is slow at one end is no fault to the other
+#[test]
+fn a_peer_that_waits_for_its_own_disk_is_not_given_up() {
+    for (waiting, outcome) in [(false, Some(Err(Code::Timeout))), (true, None)] {
+        let mut importer = Importer::new(RetryPolicy::default(), START);
+        let mut now = START;
+        let header = sample().header_bytes();
+        importer.handle(now, importer::Input::Frame(Frame::ManifestBegin(header))).expect("a manifest begins");
+        for _ in 0..20 {
+            now = now.after(KEEPALIVE);
+            let progress = Progress { phase: Phase::ManifestReceiving, counters: Counters::default(), waiting };
+            importer.handle(now, importer::Input::Frame(Frame::Progress(progress))).expect("no breach");
+        }
+        let over = std::iter::from_fn(|| match importer.poll_output() {
+            importer::Output::Idle(_) => None,
+            output => Some(output),
+        });
+        let over = over.filter_map(|o| if let importer::Output::Over(result) = o { Some(result) } else { None }).last();
+        assert_eq!(over, outcome, "waiting: {waiting}");
     }
 }
 

@@ -307,7 +307,7 @@ impl ExportJob {
     }
 
     fn explain(&self, code: Code) -> Failure {
-        let unknown = self.session.as_ref().is_some_and(|s| s.core.is_finalizing()) || self.was_finalizing();
+        let unknown = self.session.as_ref().is_some_and(|s| s.core.is_finalizing());
         match code {
             Code::PeerGone | Code::Timeout if unknown => Failure {
                 code,
@@ -316,10 +316,6 @@ impl ExportJob {
             },
             _ => Failure::of(code, Role::Exporter),
         }
-    }
-
-    fn was_finalizing(&self) -> bool {
-        matches!(self.view.borrow().phase, Phase::FinalVerifying | Phase::Applying | Phase::RestartingRuntime)
     }
 
     fn completion(&self) -> Completion {

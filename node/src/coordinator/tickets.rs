@@ -12,6 +12,9 @@ use me_sync_protocol::reason::Code;
 use crate::api::JobId;
 use crate::random;
 
+/// Smallest chunk a session is granted with.
+const MIN_CHUNK: u32 = 4096;
+
 /// What a ticket opens.
 #[derive(Debug)]
 struct Ticket {
@@ -100,8 +103,8 @@ impl TicketBook {
         }
         let lanes = ours.lanes.min(ask.max_lanes);
         let chunk = ours.chunk.min(ask.max_chunk);
-        if lanes == 0 || chunk == 0 {
-            // sessions without lanes come with the one-pipe transport
+        // SPEC 6.2-3, 6.3-6: sessions without lanes come with the one-pipe transport; tiny chunks are a waste of everybody's time
+        if lanes == 0 || chunk < MIN_CHUNK {
             return Err(Code::VersionMismatch);
         }
         let granted = Granted {
@@ -131,7 +134,7 @@ mod tests {
         secret: Secret,
     }
 
-    const OURS: Allowance = Allowance { lanes: 4, chunk: 1000, session_expires_ms: 5 };
+    const OURS: Allowance = Allowance { lanes: 4, chunk: 10_000, session_expires_ms: 5 };
 
     fn at(secs: u64) -> Moment {
         Moment(Duration::from_secs(secs))
@@ -149,7 +152,7 @@ mod tests {
             let ends = Ends { exporter: &exporter, importer: &importer };
             let nonce = Nonce([1; 16]);
             let proof = proof::redeem(&self.secret, self.id, ends, nonce);
-            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 5000 }
+            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000 }
         }
 
         fn redeem(&mut self, peer: PeerId, ask: &Redeem, now: u64) -> Result<Redeemed, Code> {
@@ -163,7 +166,7 @@ mod tests {
         let ask = case.ask(peer);
         let first = case.redeem(peer, &ask, 1).expect("granted");
         assert!(first.is_new);
-        assert_eq!((first.granted.lanes, first.granted.max_chunk), (2, 1000));
+        assert_eq!((first.granted.lanes, first.granted.max_chunk), (2, 10_000));
         let again = case.redeem(peer, &ask, 700).expect("the same session, expiry or not");
         assert_eq!((again.is_new, again.granted), (false, first.granted));
     }
@@ -202,9 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_lanes_is_refused_by_name() {
+    fn a_session_without_lanes_or_with_tiny_chunks_is_refused_by_name() {
         let (mut case, peer) = (case(), PeerId::random());
         let ask = Redeem { max_lanes: 0, ..case.ask(peer) };
+        assert_eq!(case.redeem(peer, &ask, 1).err(), Some(Code::VersionMismatch));
+        let ask = Redeem { max_chunk: 100, ..case.ask(peer) };
         assert_eq!(case.redeem(peer, &ask, 1).err(), Some(Code::VersionMismatch));
     }
 }

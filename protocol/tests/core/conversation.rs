@@ -277,7 +277,7 @@ fn second(n: u64) -> Moment {
 
 fn progress() -> Frame {
     let counters = Counters::default();
-    Frame::Progress(Progress { phase: Phase::BulkTransferring, counters })
+    Frame::Progress(Progress { phase: Phase::BulkTransferring, counters, waiting: false })
 }
 
 /// The second at which each side gives up when every second so many bytes move.

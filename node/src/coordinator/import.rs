@@ -412,7 +412,7 @@ impl ImportJob {
         let outcome = match outcome {
             Ok(()) => Outcome::Completed(self.completion.take().unwrap_or_else(Completion::nothing)),
             Err(code) => {
-                let failure = self.failure.take().unwrap_or_else(|| Failure::of(code, Role::Importer));
+                let failure = self.failure.take().unwrap_or_else(|| self.end_of(code));
                 failure.into_outcome()
             }
         };
@@ -449,6 +449,19 @@ impl ImportJob {
     }
 
     /// Brings the view up to date.
+    /// Words for an end that only its code is known of. Files that failed for want of space have one remedy.
+    fn end_of(&self, code: Code) -> Failure {
+        let full = |session: &Session| {
+            session.core.failures().iter().any(|(index, _)| self.codes.get(index) == Some(&Code::NoSpace))
+        };
+        if code == Code::RetryExhausted && self.session.as_ref().is_some_and(full) {
+            let message = "the disk of the target is full: some files failed in every retry round";
+            let hint = "nothing was changed; free some space on its file system and start again";
+            return Failure::described(code, message, Some(hint.to_owned()), Role::Importer);
+        }
+        Failure::of(code, Role::Importer)
+    }
+
     fn refresh(&mut self, now: Moment) {
         let Some(session) = &self.session else { return };
         let core = &session.core;

@@ -45,7 +45,7 @@ fn a_bad_target_costs_no_ticket_and_says_what_to_do() {
     refused(&file, "target_forbidden", "choose another directory");
     let holder = place.old_target("holder");
     let inside = Device::new("importer", holder.join("state"));
-    super::preflight::refused(&inside, &ticket, &holder, "target_forbidden", "choose another directory");
+    self::refused(&inside, &ticket, &holder, "target_forbidden", "choose another directory");
     symlink(place.path("nowhere"), place.path("dangling")).unwrap();
     refused(&place.path("dangling"), "target_forbidden", "choose another directory");
     let orphan = importer.receive(&ticket, &place.path("not/there")).end();
@@ -86,9 +86,6 @@ fn a_parent_of_somebody_else_is_refused() {
     }
     const NOBODY: u32 = 65534;
     let place = Place::new();
-    // the user must be able to read the program
-    let readable = fs::metadata(env!("CARGO_BIN_EXE_me-sync")).is_ok();
-    assert!(readable);
     let tree = place.tree("tree", 3, 1000);
     let (exporter, ticket) = place.exporter().send(&tree);
     let parent = place.dir("parent");
@@ -169,7 +166,6 @@ fn one_target_takes_one_session_nested_ones_included() {
     first.end().is_applied();
     exporter.end().is_applied();
     assert_eq!(picture(&target), picture(&tree));
-    // around a target in use: the parent of everything here, which is tried again on a quiet place
     waiting.signal("TERM");
     waiting.until("its end", |e| e["event"] == "result");
 }
@@ -215,12 +211,10 @@ fn a_disk_that_fills_up_on_the_way_leaves_the_old_tree() {
     while std::io::Write::write_all(&mut hog, &[7; 65536]).is_ok() {}
     wire.unthrottle();
     let end = importer.end();
-    end.is_named_failure();
-    assert!(end.message().contains("space") || end.message().contains("disk"), "{}", end.message());
+    end.is(6, "retry_exhausted", "free some space");
+    assert!(!end.failed().is_empty());
     let other = exporter.end();
     other.is_named_failure();
-    println!("importer {} {}: {}", end.exit.unwrap(), end.code(), end.message());
-    println!("exporter {} {}: {}", other.exit.unwrap(), other.code(), other.message());
     assert_eq!(picture(&target), before);
     assert_eq!(leftovers(&disk), Vec::<String>::new());
 }

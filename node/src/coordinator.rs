@@ -112,7 +112,7 @@ enum JobEvent {
 #[derive(Debug)]
 enum Command {
     Offer {
-        source: Source,
+        source: Box<Source>,
         ttl: Duration,
         reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
     },
@@ -162,7 +162,7 @@ pub(crate) struct CoordinatorHandle {
 impl CoordinatorHandle {
     pub(crate) async fn offer(&self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Offer { source, ttl, reply }, answer).await
+        self.ask(Command::Offer { source: Box::new(source), ttl, reply }, answer).await
     }
 
     pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
@@ -209,8 +209,8 @@ pub(crate) struct Setup {
 
 #[derive(Debug)]
 enum Job {
-    Export(ExportJob),
-    Import(ImportJob),
+    Export(Box<ExportJob>),
+    Import(Box<ImportJob>),
 }
 
 #[derive(Debug)]
@@ -295,7 +295,7 @@ impl Coordinator {
     fn command(&mut self, command: Command) {
         match command {
             Command::Offer { source, ttl, reply } => {
-                let offered = self.offer(source, ttl);
+                let offered = self.offer(*source, ttl);
                 // a caller that is gone leaves a ticket nobody knows; it expires
                 reply.send(offered).ok();
             }
@@ -347,7 +347,7 @@ impl Coordinator {
         let progress = Arc::new(HashProgress::default());
         let stop = Arc::new(AtomicBool::new(false));
         self.hash(id, source, progress.clone(), stop.clone());
-        self.jobs.insert(id, Job::Export(ExportJob::new(id, view, progress, stop, expires)));
+        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, progress, stop, expires))));
         let handle = JobHandle { id, view: watch, coordinator: self.handle.clone() };
         Ok((TicketParts { id: ticket, secret, expires_at_ms }, handle))
     }
@@ -384,7 +384,7 @@ impl Coordinator {
             };
             events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
         });
-        self.jobs.insert(id, Job::Import(ImportJob::new(id, view, plan.ask, plan.target, connecting)));
+        self.jobs.insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting))));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
     }
 

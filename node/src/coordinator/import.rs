@@ -194,11 +194,9 @@ impl ImportJob {
         match result {
             Err(failure) => self.stop(failure, shared),
             Ok((target, facts, old)) => {
-                let replaces = target.is_empty().is_ok_and(|empty| !empty).then(|| OldTreeSummary {
-                    files: old.files,
-                    bytes: old.bytes,
-                    is_partial: !old.complete,
-                });
+                let summary = OldTreeSummary { files: old.files, bytes: old.bytes, is_partial: !old.complete };
+                // a target that cannot be looked into is not taken for empty
+                let replaces = (!target.is_empty().unwrap_or(false)).then_some(summary);
                 let ask = self.ask && replaces.is_some();
                 let review = self.review(&target, facts, replaces, source_name);
                 self.target = Some(target);

@@ -46,7 +46,7 @@ use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
 use self::streams::Greeted;
 use self::tickets::{Allowance, TicketBook};
-use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
+use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{self, Clock};
 use crate::net::{NetEvent, NetHandle, Reply, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
@@ -95,6 +95,7 @@ enum Event {
 #[derive(Debug)]
 enum JobEvent {
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
+    PeerKnown(PeerSummary),
     ControlAccepted(ControlLink),
     Established(Box<Result<Established, Failure>>),
     ControlFrame(Frame),
@@ -443,7 +444,8 @@ impl Coordinator {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
                         {
-                            job.granted(peer, None, redeemed.granted.clone(), &self.shared);
+                            job.granted(peer, redeemed.granted.clone(), &self.shared);
+                            introduce(redeemed.job, peer, &self.shared);
                         }
                         reply.send(Response::Granted(redeemed.granted));
                     }
@@ -542,9 +544,29 @@ impl Job {
     }
 }
 
+/// Asks the network side, which heard the peer's hello, what it calls itself.
+fn introduce(job: JobId, peer: PeerId, shared: &Shared) {
+    let (net, events) = (shared.net.clone(), shared.events.clone());
+    tokio::spawn(async move {
+        let known = net.peers().await.unwrap_or_default();
+        if let Some(view) = known.into_iter().find(|view| view.peer_id == peer) {
+            let address = view.addresses.first();
+            let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
+            let summary = PeerSummary {
+                peer_id: peer.to_string(),
+                device_name: view.device_name,
+                address: address.map(ToString::to_string),
+                transport: transport.map(str::to_owned),
+            };
+            events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
+        }
+    });
+}
+
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
+        JobEvent::PeerKnown(peer) => job.peer_known(peer),
         JobEvent::ControlAccepted(link) => job.opened(link, shared),
         JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
         JobEvent::ControlRoom => job.pump(shared),
@@ -570,7 +592,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Staged(result) => job.staged(*result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+        JobEvent::Hashed(_) | JobEvent::PeerKnown(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

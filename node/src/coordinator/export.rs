@@ -93,7 +93,7 @@ impl ExportJob {
     }
 
     /// The ticket was redeemed for the first time.
-    pub(super) fn granted(&mut self, peer: PeerId, name: Option<String>, granted: Granted, shared: &Shared) {
+    pub(super) fn granted(&mut self, peer: PeerId, granted: Granted, shared: &Shared) {
         let mut core = Exporter::new(shared.retry, shared.clock.now());
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
@@ -102,7 +102,7 @@ impl ExportJob {
         let id = granted.session_id;
         self.view.send_modify(|view| {
             view.session_id = Some(id);
-            let device_name = name.unwrap_or_default();
+            let device_name = String::new();
             view.peer = Some(PeerSummary { peer_id: peer.to_string(), device_name, address: None, transport: None });
         });
         tracing::info!(session = %id.short(), "ticket redeemed");
@@ -119,6 +119,11 @@ impl ExportJob {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         });
+    }
+
+    /// The importer's own name and address.
+    pub(super) fn peer_known(&self, peer: PeerSummary) {
+        self.view.send_modify(|view| view.peer = Some(peer));
     }
 
     /// A control stream of the importer came in and is acknowledged.

@@ -515,7 +515,7 @@ impl Coordinator {
             view.progress.detail = view::detail(phase).to_owned();
             view.outcome = Some(outcome);
         });
-        if let (Some(session), Some(peer)) = (view.borrow().session_id, job.peer()) {
+        if let Some((session, peer)) = job.party() {
             self.ended.truncate(REMEMBERED - 1);
             self.ended.push_front((session, peer, state_of(&view.borrow())));
         }
@@ -532,15 +532,19 @@ impl Job {
 
     /// The session and its peer, while it is alive.
     fn session(&self) -> Option<(SessionId, PeerId)> {
-        match self {
-            Self::Export(job) if !job.is_over() => job.session(),
-            Self::Import(job) if !job.is_over() => job.session(),
-            Self::Export(_) | Self::Import(_) => None,
-        }
+        let is_over = match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
+        };
+        self.party().filter(|_| !is_over)
     }
 
-    fn peer(&self) -> Option<PeerId> {
-        self.view().borrow().peer.as_ref().and_then(|p| p.peer_id.parse().ok())
+    /// The session and its peer, ended or not.
+    fn party(&self) -> Option<(SessionId, PeerId)> {
+        match self {
+            Self::Export(job) => job.session(),
+            Self::Import(job) => job.session(),
+        }
     }
 }
 
@@ -548,18 +552,16 @@ impl Job {
 fn introduce(job: JobId, peer: PeerId, shared: &Shared) {
     let (net, events) = (shared.net.clone(), shared.events.clone());
     tokio::spawn(async move {
-        let known = net.peers().await.unwrap_or_default();
-        if let Some(view) = known.into_iter().find(|view| view.peer_id == peer) {
-            let address = view.addresses.first();
-            let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
-            let summary = PeerSummary {
-                peer_id: peer.to_string(),
-                device_name: view.device_name,
-                address: address.map(ToString::to_string),
-                transport: transport.map(str::to_owned),
-            };
-            events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
-        }
+        let known = net.peers().await.unwrap_or_default().into_iter().find(|view| view.peer_id == peer);
+        let address = known.as_ref().and_then(|view| view.addresses.first());
+        let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
+        let summary = PeerSummary {
+            peer_id: peer.to_string(),
+            address: address.map(ToString::to_string),
+            transport: transport.map(str::to_owned),
+            device_name: known.map(|view| view.device_name).unwrap_or_default(),
+        };
+        events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
     });
 }
 

@@ -100,11 +100,7 @@ impl ExportJob {
             core.handle(shared.clock.now(), Input::ManifestReady(snapshot.manifest().clone())).ok();
         }
         let id = granted.session_id;
-        self.view.send_modify(|view| {
-            view.session_id = Some(id);
-            let device_name = String::new();
-            view.peer = Some(PeerSummary { peer_id: peer.to_string(), device_name, address: None, transport: None });
-        });
+        self.view.send_modify(|view| view.session_id = Some(id));
         tracing::info!(session = %id.short(), "ticket redeemed");
         self.session = Some(Session {
             id,

@@ -414,10 +414,7 @@ impl ImportJob {
         self.view.send_modify(|view| view.review = None);
         let outcome = match outcome {
             Ok(()) => Outcome::Completed(self.completion.take().unwrap_or_else(Completion::nothing)),
-            Err(code) => {
-                let failure = self.failure.take().unwrap_or_else(|| Failure::of(code, Role::Importer));
-                failure.into_outcome()
-            }
+            Err(code) => self.failure.take().unwrap_or_else(|| self.explain(code)).into_outcome(),
         };
         let code = match &outcome {
             Outcome::Failed { code, .. } => *code,
@@ -449,6 +446,18 @@ impl ImportJob {
             }
             events.send(Event::Job(id, JobEvent::Finished(Box::new(outcome)))).await.ok();
         });
+    }
+
+    fn explain(&self, code: Code) -> Failure {
+        match (code, &self.session) {
+            (Code::RetryExhausted, Some(session)) => {
+                let failing = session.core.failures().into_iter();
+                let causes =
+                    failing.map(|(index, reason)| Some(self.codes.get(&index).copied().unwrap_or(reason.into())));
+                Failure::exhausted(causes, Role::Importer)
+            }
+            _ => Failure::of(code, Role::Importer),
+        }
     }
 
     /// Brings the view up to date.

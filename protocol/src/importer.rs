@@ -384,6 +384,10 @@ impl Importer {
             return Err(Violation::unexpected("the number of files sent is not the number that was declared"));
         }
         let Some(ledger) = self.ledger.as_mut().filter(|_| settled == ended) else { return Ok(()) };
+        // the right to send the others ends here; a lane that has used it would write beside the retry's
+        if ledger.pending().any(|index| !self.requested.claim(index)) {
+            return Err(Violation::unexpected("a round that ends inside a file"));
+        }
         ledger.fail_pending(FailureReason::ProtocolError);
         let next = round + 1;
         if ledger.is_complete() {

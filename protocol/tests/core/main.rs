@@ -2,4 +2,6 @@
 
 mod conversation;
 mod pair;
+mod states;
 mod tree;
+mod violations;

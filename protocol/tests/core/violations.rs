@@ -263,6 +263,7 @@ fn ranges_that_name_what_is_not_there_are_refused() {
         Code::FrameUnexpected,
         "again in part two",
     );
+    exporter_refuses(Out::Asking, pending_list(Vec::new(), true), Code::FrameUnexpected, "an empty part");
     let partial = vec![PartialFile { index: EntryIndex(0), offset: 1 }];
     let list = Frame::PendingList(PendingList { ranges: vec![range(0, 2)], partial, more: false });
     exporter_refuses(Out::Asking, list, Code::OffsetMismatch, "an offset that nobody kept");

@@ -25,7 +25,7 @@ const CHUNK: usize = 64;
 /// Frames a lane holds before its sender must wait.
 const WINDOW: usize = 4;
 /// More steps than any honest run takes.
-const MAX_STEPS: usize = 200_000;
+const MAX_STEPS: usize = 20_000;
 
 /// How the exporter's and the importer's session ended.
 pub(crate) type Outcomes = (Option<Result<(), Code>>, Option<Result<(), Code>>);
@@ -604,6 +604,11 @@ impl Pair {
     pub(crate) fn report(&self) -> String {
         let outcome = (self.exporter_over, self.importer_over, &self.violations, self.now);
         format!("{:?}\nfaults: {:?}\nlog: {:?}", outcome, self.scenario.faults, self.log)
+    }
+
+    /// The exporter ever learned of the control stream; before that it has no clocks.
+    pub(crate) fn was_opened(&self) -> bool {
+        self.opened
     }
 
     /// The target is what it was.

@@ -227,7 +227,7 @@ impl Pair {
         while !done(self) {
             let Some(step) = self.next() else { return };
             self.step(step);
-            assert!(self.log.len() < MAX_STEPS, "no end: {:?}", self.scenario);
+            assert!(self.log.len() < MAX_STEPS, "no end: {:?}", self.scenario.faults);
         }
     }
 

@@ -1,14 +1,18 @@
 //! Every frame that has no place where it comes, for both roles (RELIABILITY A30, A49-A53, A57, A58): a named code,
 //! the peer is told, nothing is applied.
 
+use std::time::Duration;
+
 use me_sync_protocol::exporter;
 use me_sync_protocol::file::Violation;
 use me_sync_protocol::frame::{
-    Abort, FinalizeRequest, Frame, IndexRange, ManifestEnd, PartialFile, PendingList, PhaseEnd, RetryBegin, RetryEnd,
+    Abort, FinalizeRequest, Frame, IndexRange, ManifestEnd, PartialFile, PendingList, PhaseEnd, Progress, RetryBegin,
+    RetryEnd,
 };
 use me_sync_protocol::ids::{Digest, EntryIndex, Moment};
 use me_sync_protocol::importer::{self, Importer};
 use me_sync_protocol::limits::{MAX_RETRY_ROUNDS, STALL};
+use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 
 use crate::states::{
@@ -210,6 +214,25 @@ fn a_bulk_that_promises_files_and_sends_none_times_out() {
     core.handle(Moment(STALL), importer::Input::Tick).expect("no violation");
     let outputs = drain_importer(&mut core);
     assert!(matches!(outputs.last(), Some(importer::Output::Over(Err(Code::Timeout)))), "{outputs:?}");
+}
+
+// A51
+#[test]
+fn an_exporter_that_gives_signs_of_life_but_does_not_go_on_times_out() {
+    let tree = tree();
+    let mut judged = importer_at(At::Bulk, &tree);
+    (0..2).for_each(|index| report(&mut judged, &tree, EntryIndex(index), false));
+    let waiting = [At::Manifest, At::Review, At::Accepted, At::Bulk, At::Retry, At::RetryBegun, At::AwaitFinalize];
+    for mut core in waiting.map(|at| importer_at(at, &tree)).into_iter().chain([judged]) {
+        let phase = core.phase();
+        let alive = Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: Counters::default() });
+        for second in 0..=STALL.as_secs() {
+            let now = Moment(Duration::from_secs(second));
+            core.handle(now, importer::Input::Frame(alive.clone())).expect("legal");
+        }
+        let outputs = drain_importer(&mut core);
+        assert!(matches!(outputs.last(), Some(importer::Output::Over(Err(Code::Timeout)))), "{phase}: {outputs:?}");
+    }
 }
 
 #[test]

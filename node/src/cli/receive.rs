@@ -176,7 +176,7 @@ async fn decide(
 fn summary(job: &JobHandle, review: &Review, answer: Answer, out: Out) {
     let mut text = String::new();
     if let Some(peer) = job.view().peer {
-        text += &format!("From    {} ({})\n", escaped(&peer.device_name), human::short_peer(&peer.peer_id));
+        text += &format!("From    {}\n", human::device(&peer.device_name, &peer.peer_id));
     }
     text += &format!(
         "Comes   {}: {}, {}\n",

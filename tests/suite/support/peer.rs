@@ -1,6 +1,7 @@
 //! A peer without manners: raw libp2p (TCP, Noise, yamux) on 127.0.0.1, in either role. Of the product it
 //! shares the messages and frames only; everything it does with them is its own.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,9 +11,11 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noi
 use me_sync_protocol::caps::Capabilities;
 use me_sync_protocol::codec;
 use me_sync_protocol::frame::{
-    Ack, FileBegin, FileEnd, FinalizeRequest, Frame, ManifestEnd, PendingRequest, PhaseEnd, Role, StreamHello,
+    Ack, FileBegin, FileEnd, FinalizeRequest, Frame, IndexRange, ManifestEnd, PendingList, PendingRequest, PhaseEnd,
+    Role, StreamHello,
 };
 use me_sync_protocol::ids::{Digest, EntryIndex, Nonce, Secret, SessionId, TicketId};
+use me_sync_protocol::manifest::{Manifest, ManifestAssembler};
 use me_sync_protocol::message::{Granted, Hello, Redeem, Request, Response, encode};
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
@@ -263,11 +266,12 @@ async fn answer(mut stream: Stream, answers: Answers) {
 pub(crate) struct Line {
     stream: Stream,
     buffer: BytesMut,
+    ended: Option<Code>,
 }
 
 impl Line {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), ended: None }
     }
 
     pub(crate) async fn send(&mut self, frame: &Frame) {
@@ -306,8 +310,16 @@ impl Line {
         }
     }
 
+    /// Remembers an end that was heard already, for whoever asks again.
+    pub(crate) fn ended_with(&mut self, code: Code) {
+        self.ended = Some(code);
+    }
+
     /// Reads on until the node gives up, and says why.
     pub(crate) async fn aborted(&mut self) -> Option<Code> {
+        if self.ended.is_some() {
+            return self.ended;
+        }
         loop {
             match self.next().await {
                 Some(Frame::Abort(abort)) => return Some(abort.code),
@@ -404,4 +416,60 @@ pub(crate) fn end(index: u32) -> Frame {
 
 pub(crate) fn phase_end(files: u64, bytes: u64) -> Frame {
     Frame::PhaseEnd(PhaseEnd { files, bytes })
+}
+
+/// What an importer was served.
+#[derive(Default)]
+pub(crate) struct Served {
+    pub(crate) files: Vec<u32>,
+    pub(crate) bytes: u64,
+}
+
+impl Importing {
+    /// Takes the manifest, up to the question what is missing.
+    pub(crate) async fn manifest(&mut self) -> Manifest {
+        let mut assembler = None;
+        let mut manifest = None;
+        loop {
+            match self.control.next_deed().await {
+                Some(Frame::ManifestBegin(header)) => assembler = ManifestAssembler::begin(&header).ok(),
+                Some(Frame::ManifestChunk(chunk)) => {
+                    assembler.as_mut().expect("begun").chunk(&chunk).expect("an honest manifest");
+                }
+                Some(Frame::ManifestEnd(end)) => {
+                    manifest = assembler.take().and_then(|a| a.end(end.manifest_sha256).ok());
+                }
+                Some(Frame::PendingRequest(_)) => return manifest.expect("a manifest"),
+                other => panic!("not a manifest: {other:?}"),
+            }
+        }
+    }
+
+    /// Asks for everything and takes it, up to the end of the bulk.
+    pub(crate) async fn bulk(&mut self, peer: &mut Peer, manifest: &Manifest) -> Arc<Mutex<Served>> {
+        let all = IndexRange { start: EntryIndex(0), len: manifest.len() };
+        let list = PendingList { ranges: vec![all], partial: Vec::new(), more: false };
+        self.control.send(&Frame::PendingList(list)).await;
+        let served = Arc::new(Mutex::new(Served::default()));
+        for _ in 0..self.granted.lanes {
+            let (_, mut lane) = peer.inbound().await;
+            assert!(matches!(lane.next().await, Some(Frame::Hello(StreamHello { role: Role::Lane(_), .. }))));
+            lane.send(&Frame::Ack(Ack { refused: None })).await;
+            let served = served.clone();
+            peer.tasks.push(tokio::spawn(async move {
+                while let Some(frame) = lane.next().await {
+                    let mut served = served.lock().expect("not poisoned");
+                    match frame {
+                        Frame::FileBegin(begin) => served.files.push(begin.index.0),
+                        Frame::FileChunk(bytes) => served.bytes += bytes.len() as u64,
+                        _ => {}
+                    }
+                }
+            }));
+        }
+        match self.control.next_deed().await {
+            Some(Frame::PhaseEnd(_)) => served,
+            other => panic!("not the end of the bulk: {other:?}"),
+        }
+    }
 }

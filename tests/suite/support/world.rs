@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use me_sync_node::JobHandle;
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use tempfile::TempDir;
 
@@ -109,7 +110,12 @@ impl Bystander {
         session.agreed(&listing).await;
         let mut lane = session.lane(0).await.expect("the lane is taken");
         lane.send(&begin(0, &content)).await;
+        assert_eq!(records(importer.state_dir()).len(), 1, "a session that is under way has a record");
         Self { _peer: peer, session, lane, listing, content, sent: 0, job, world }
+    }
+
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.session.session_id
     }
 
     /// One more piece of its file.

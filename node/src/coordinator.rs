@@ -36,7 +36,7 @@ use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connect::{Established, Route};
@@ -44,7 +44,7 @@ use self::control::ControlLink;
 use self::explain::Failure;
 use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
-use self::streams::Greeted;
+use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
 use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::{self, Clock};
@@ -225,7 +225,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
-    greetings: Arc<Semaphore>,
+    greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -261,7 +261,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
-        greetings: Arc::new(Semaphore::new(streams::MAX_GREETINGS)),
+        greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
         shutdown: None,
     };
@@ -421,7 +421,7 @@ impl Coordinator {
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::InboundStream(inbound) => {
-                streams::greet(inbound, &self.greetings, self.shared.events.clone());
+                self.greetings.greet(inbound, self.shared.events.clone());
             }
             NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
             // sessions notice through their own streams

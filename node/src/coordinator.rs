@@ -438,7 +438,14 @@ impl Coordinator {
                     session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
                 };
                 let now = self.shared.clock.now();
-                match self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms()) {
+                let answer = self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms());
+                // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
+                let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
+                let answer = match answer {
+                    Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
+                    other => other,
+                };
+                match answer {
                     Ok(redeemed) => {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
@@ -534,6 +541,13 @@ impl Job {
             Self::Export(job) if !job.is_over() => job.session(),
             Self::Import(job) if !job.is_over() => job.session(),
             Self::Export(_) | Self::Import(_) => None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
         }
     }
 

@@ -4,12 +4,16 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use me_sync_protocol::frame::{Abort, FailedEntry, Frame, PendingList, PendingRequest, RetryBegin, RetryEnd, RetryRequest};
+use me_sync_protocol::frame::{
+    Abort, FailedEntry, Frame, PendingList, PendingRequest, RetryBegin, RetryEnd, RetryRequest,
+};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::message::{Granted, Hello, Response, encode};
 use me_sync_protocol::reason::{Code, FailureReason};
 
-use crate::support::peer::{Answers, Exporting, Peer, begin, begin_as, chunk, end, finalize, granted, hello, phase_end};
+use crate::support::peer::{
+    Answers, Exporting, Peer, begin, begin_as, chunk, end, finalize, granted, hello, phase_end,
+};
 use crate::support::raw::{self, Listing, dir, file, file_with, header, int, link, map, text, uint};
 use crate::support::tree::{assert_images, noise};
 use crate::support::world::{Bystander, World, accepted, manifest_refused, refused};
@@ -92,11 +96,7 @@ async fn twins_orphans_and_oversized_paths_are_refused_whole() {
         limit("A20 a component of 256", &"c".repeat(256)),
         limit("A20 deeper than 64", &vec!["d"; 65].join("/")),
         limit("A20 longer than 1024", &vec!["p".repeat(204); 5].join("/").replacen('p', "pp", 1)),
-        row(
-            "A22 an unknown kind",
-            Code::KindUnsupported,
-            Listing::of(&[map(&[(0, text("a")), (1, uint(3))])], 0),
-        ),
+        row("A22 an unknown kind", Code::KindUnsupported, Listing::of(&[map(&[(0, text("a")), (1, uint(3))])], 0)),
         row("A22 below a symlink", Code::PathCollision, Listing::of(&[link("a", "/etc"), x("a/b")], 1)),
         row("A27 unsorted", Code::ManifestInvalid, Listing::of(&[x("b"), x("a")], 2)),
         row("A27 sorted by letters", Code::ManifestInvalid, Listing::of(&[x("a"), x("B")], 2)),
@@ -152,7 +152,11 @@ async fn figures_that_are_not_true_or_not_possible_are_refused_whole() {
             Code::ManifestInvalid,
             Listing::of(&[map(&[(0, text("a")), (1, uint(1)), (3, raw::bytes(&[0; 32]))])], 0),
         ),
-        row("A29 empty with a hash", Code::ManifestInvalid, Listing::of(&[file_with("a", b"", 3, raw::bytes(&[1; 32]))], 0)),
+        row(
+            "A29 empty with a hash",
+            Code::ManifestInvalid,
+            Listing::of(&[file_with("a", b"", 3, raw::bytes(&[1; 32]))], 0),
+        ),
         row("A37 900 TB", Code::NoSpace, Listing::of(&[file_with("a", b"x", 2, uint(900 << 40))], 900 << 40)),
     ];
     all_refused(rows).await;
@@ -174,7 +178,11 @@ async fn other_versions_and_foreign_or_malformed_fields_are_refused_whole() {
         row("A36 nested header", Code::ManifestInvalid, under(nested.clone())),
         row("A36 bytes after the header", Code::ManifestInvalid, under(trailing)),
         row("A36 nested entry", Code::ManifestInvalid, Listing::of(&[file_with("a", b"x", 2, nested)], 1)),
-        row("A36 junk after the entry", Code::ManifestInvalid, Listing::under(header(4, 2, 1), &[x[0].clone(), vec![0xff; 9]], 2, 1)),
+        row(
+            "A36 junk after the entry",
+            Code::ManifestInvalid,
+            Listing::under(header(4, 2, 1), &[x[0].clone(), vec![0xff; 9]], 2, 1),
+        ),
     ];
     // owner, group, extended attributes
     for key in [8, 9, 10, 255] {
@@ -200,10 +208,42 @@ async fn other_versions_and_foreign_or_malformed_fields_are_refused_whole() {
 async fn names_that_only_look_dangerous_arrive_as_one_literal_component() {
     // A04-A06, A09-A14, A16, A21, A38
     let mut names = vec![
-        "C:\\x", "C:x", "Z:", "\\\\srv\\share\\x", "\\\\?\\C:\\x", "\\??\\C:\\x", "..\\x", "a\\..\\..\\x", "CON", "nul.txt",
-        "AUX .c", "COM1", "COM\u{b9}", "CONIN$", "a.", "a ", "a. .", "...", " ", "f:stream", "f::$DATA", "<>\"|?*",
-        "PROGRA~1", "README", "readme", "\u{e9}", "e\u{301}", "a\u{200c}b", "\u{202e}x", "-rf", "~", "$(x)", "`x`",
-        "%s", "*", "<img onerror=x>",
+        "C:\\x",
+        "C:x",
+        "Z:",
+        "\\\\srv\\share\\x",
+        "\\\\?\\C:\\x",
+        "\\??\\C:\\x",
+        "..\\x",
+        "a\\..\\..\\x",
+        "CON",
+        "nul.txt",
+        "AUX .c",
+        "COM1",
+        "COM\u{b9}",
+        "CONIN$",
+        "a.",
+        "a ",
+        "a. .",
+        "...",
+        " ",
+        "f:stream",
+        "f::$DATA",
+        "<>\"|?*",
+        "PROGRA~1",
+        "README",
+        "readme",
+        "\u{e9}",
+        "e\u{301}",
+        "a\u{200c}b",
+        "\u{202e}x",
+        "-rf",
+        "~",
+        "$(x)",
+        "`x`",
+        "%s",
+        "*",
+        "<img onerror=x>",
     ];
     names.sort_unstable();
     let mut entries: Vec<_> = names.iter().map(|name| file(name, name.as_bytes())).collect();
@@ -211,7 +251,8 @@ async fn names_that_only_look_dangerous_arrive_as_one_literal_component() {
     let at = names.iter().filter(|n| **n < ".ssh/authorized_keys").count() + 1;
     entries.insert(at, file(".ssh/authorized_keys", b"key"));
     let index_of = |n: usize| (if n < at - 1 { n } else { n + 2 }) as u32;
-    let mut files: Vec<(u32, &[u8])> = names.iter().enumerate().map(|(n, name)| (index_of(n), name.as_bytes())).collect();
+    let mut files: Vec<(u32, &[u8])> =
+        names.iter().enumerate().map(|(n, name)| (index_of(n), name.as_bytes())).collect();
     files.push((at as u32, b"key"));
     let total = files.iter().map(|(_, c)| c.len() as u64).sum();
     let importer = TestNode::start().await;
@@ -389,10 +430,7 @@ async fn control_frames_out_of_place_end_the_session_by_name() {
         ("A51 phase_end first", vec![phase_end(0, 0)]),
         ("A52 retry_request", vec![retry(1)]),
         ("A52 pending_list", vec![Frame::PendingList(PendingList { ranges: vec![], partial: vec![], more: false })]),
-        (
-            "A52 finalize_result",
-            vec![Frame::FinalizeResult(me_sync_protocol::frame::FinalizeResult { failed: None })],
-        ),
+        ("A52 finalize_result", vec![Frame::FinalizeResult(me_sync_protocol::frame::FinalizeResult { failed: None })]),
     ];
     for (what, frames) in alone {
         bench
@@ -498,7 +536,9 @@ async fn files_that_are_not_what_was_declared_fail_alone_and_may_come_again() {
         let mut s = peer.exporting().await;
         s.agreed(&listing).await;
         let mut lane = s.lane(0).await.expect("taken");
-        for frame in [vec![begin(0, b"alpha")], frames, vec![end(0), begin(2, b"echo"), chunk(b"echo"), end(2)]].concat() {
+        for frame in
+            [vec![begin(0, b"alpha")], frames, vec![end(0), begin(2, b"echo"), chunk(b"echo"), end(2)]].concat()
+        {
             lane.send(&frame).await;
         }
         s.control.send(&phase_end(2, 9)).await;
@@ -576,10 +616,8 @@ async fn old_versions_and_stripped_capabilities_are_refused_not_downgraded() {
     let old = Hello { versions: vec![3], ..hello() };
     let without_lanes = Granted { lanes: 0, ..granted() };
     let greedy = Granted { max_chunk: u32::MAX, ..granted() };
-    let answers = |h: Hello, g: Granted| Answers {
-        hello: encode(&Response::Hello(h)),
-        redeem: encode(&Response::Granted(g)),
-    };
+    let answers =
+        |h: Hello, g: Granted| Answers { hello: encode(&Response::Hello(h)), redeem: encode(&Response::Granted(g)) };
     for (what, answers) in [
         ("caps stripped", answers(stripped, granted())),
         ("v3 only", answers(old, granted())),
@@ -604,4 +642,34 @@ async fn old_versions_and_stripped_capabilities_are_refused_not_downgraded() {
     assert!(shown.len() <= 256, "{}", shown.len());
     drop(session);
     assert_eq!(failed(&job).await, Code::PeerGone);
+}
+
+// the same rules under a virtual clock: `liveness` of the protocol
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for the node's 30 s without progress"]
+async fn half_a_frame_and_then_nothing_is_a_timeout() {
+    let mut bench = Bench::start().await;
+    // A40
+    bench.refuses("A40", Code::Timeout, async |s| s.control.raw(&raw_frame(0x11, 0, 1000, &[0; 10])).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for the node's 30 s without progress"]
+async fn a_file_that_never_ends_is_a_timeout_however_lively_the_control_stream_is() {
+    // A47, A51
+    let (importer, world) = (TestNode::start().await, World::new());
+    refused(&importer, &world, "A47", Code::Timeout, async |s| {
+        s.agreed(&three()).await;
+        let mut lane = s.lane(0).await.expect("taken");
+        lane.send(&begin(0, b"alpha")).await;
+        loop {
+            // every sign of life of the node gets an answer
+            match s.control.next().await {
+                Some(Frame::Abort(abort)) => break s.control.ended_with(abort.code),
+                Some(progress) => s.control.send(&progress).await,
+                None => break,
+            }
+        }
+    })
+    .await;
 }

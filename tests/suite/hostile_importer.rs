@@ -2,9 +2,7 @@
 //! service, and a source that stays as it is.
 
 use me_sync_node::{JobHandle, Outcome};
-use me_sync_protocol::frame::{
-    FailedEntry, FinalizeResult, Frame, IndexRange, PartialFile, PendingList, RetryRequest,
-};
+use me_sync_protocol::frame::{FailedEntry, FinalizeResult, Frame, IndexRange, PartialFile, PendingList, RetryRequest};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::reason::{Code, FailureReason};

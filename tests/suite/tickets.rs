@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use me_sync_node::source::{ScanOptions, Source};
 use me_sync_node::{Consent, ImportOptions, JobHandle, OfferOptions};
+use me_sync_protocol::frame::{Abort, Frame};
 use me_sync_protocol::ids::{Digest, Nonce, Secret, TicketId};
 use me_sync_protocol::message::{Redeem, Request, Response, encode};
 use me_sync_protocol::reason::Code;
@@ -83,6 +84,18 @@ async fn the_same_peer_gets_the_same_session_again_and_only_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_over_gives_its_peer_no_session_again_even_while_its_stream_stands() {
+    // A75: the exporter waits for this peer to close its end
+    let (node, world) = (TestNode::start().await, World::new());
+    let ticket = node.offer(&world.path("source")).await.ticket;
+    let mut peer = Peer::dial(&ticket).await;
+    let mut session = peer.importing(&ticket).await;
+    session.control.send(&Frame::Abort(Abort { code: Code::Declined })).await;
+    while session.control.next().await.is_some() {}
+    assert_eq!(peer.redeem(&ticket).await, no());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_importers_in_the_same_moment_exactly_one_wins() {
     // A77
     let (node, world) = (TestNode::start().await, World::new());
@@ -126,6 +139,12 @@ async fn an_edited_ticket_opens_nothing_and_leaves_nothing_at_the_importer() {
     let old = expired(&node, &world).await;
     let strange = ["/dns4/localhost/tcp/1", "/unix/tmp/x", "/memory/1", "/ip4/127.0.0.1/tcp/1/p2p-circuit"];
     let bad: Vec<(&str, &[Code], Ticket)> = vec![
+        // first: a connection that stands needs no address
+        (
+            "A83 addresses that are never dialled",
+            &[Code::PeerNotFound],
+            edited(&ticket, |t| t.addresses = strange.map(String::from).into()),
+        ),
         (
             "A78 another peer",
             &[Code::PeerMismatch, Code::PeerNotFound],
@@ -139,11 +158,6 @@ async fn an_edited_ticket_opens_nothing_and_leaves_nothing_at_the_importer() {
         ("A78 later expiry", &[Code::TicketInvalid], edited(&old, |t| t.expires_at_ms = u64::MAX)),
         ("A78 another ticket's id", &[Code::TicketInvalid], edited(&ticket, |t| t.ticket_id = TicketId([9; 16]))),
         ("A74 another secret", &[Code::TicketInvalid], edited(&ticket, |t| t.secret = Secret::from_bytes([9; 32]))),
-        (
-            "A83 addresses that are never dialled",
-            &[Code::PeerNotFound],
-            edited(&ticket, |t| t.addresses = strange.map(String::from).into()),
-        ),
     ];
     let before = world.snapshot();
     for (what, codes, ticket) in bad {

@@ -202,7 +202,7 @@ impl Peer {
         let ends = Ends { exporter: &ticket.peer_id, importer: &importer };
         let nonce = Nonce([5; 16]);
         let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
-        Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes: 4, max_chunk: 256 << 10 }
+        Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes: 1, max_chunk: 256 << 10 }
     }
 
     /// Redeems; the raw answer.

@@ -59,7 +59,7 @@ pub(crate) async fn refused(
     expected: Code,
     attack: impl AsyncFnOnce(&mut Exporting),
 ) {
-    let before = (world.snapshot(), records(importer.state_dir()));
+    let before = world.snapshot();
     let mut peer = Peer::listen().await;
     let job = importer.import(&peer.ticket(), &world.target()).await;
     let mut session = peer.exporting().await;
@@ -67,9 +67,8 @@ pub(crate) async fn refused(
     assert_eq!(session.control.aborted().await, Some(expected), "{what}: on the wire");
     drop(session);
     assert_eq!(failed(&job).await, expected, "{what}: the outcome");
-    assert_images(&before.0, &world.snapshot());
+    assert_images(&before, &world.snapshot());
     assert!(leftovers(&world.path("parent")).is_empty(), "{what}: leftovers");
-    assert_eq!(records(importer.state_dir()), before.1, "{what}: state");
 }
 
 /// The same for a manifest; when the refusal is heard, not even staging exists.
@@ -80,11 +79,13 @@ pub(crate) async fn manifest_refused(
     expected: Code,
     listing: &Listing,
 ) {
+    let before = records(importer.state_dir());
     refused(importer, world, what, expected, async |session| {
         session.offer(listing).await;
         assert!(leftovers(&world.path("parent")).is_empty(), "{what}: staging of a refused manifest");
     })
     .await;
+    assert_eq!(records(importer.state_dir()), before, "{what}: state");
 }
 
 /// An honest exporter in the middle of its bulk, at the same importer.

@@ -20,7 +20,7 @@ struct Bench {
 impl Bench {
     /// A source of five files (1500 bytes) and a directory, with a secret beside it.
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary directory");
         for (n, name) in ["a", "b", "d/c", "d/e", "f"].iter().enumerate() {
             file(&dir.path().join("source"), name, (n + 1) * 100, 0o644);
         }
@@ -39,7 +39,7 @@ impl Bench {
 
     /// Honest work is still done, and nothing at the source has changed.
     async fn is_well(&self, what: &str, before: &std::collections::BTreeMap<String, crate::support::tree::Image>) {
-        let (target, importer) = (tempfile::tempdir().unwrap(), TestNode::start().await);
+        let (target, importer) = (tempfile::tempdir().expect("a temporary directory"), TestNode::start().await);
         let (_, job) = migrate(&self.node, &importer, &self.dir.path().join("source"), &target.path().join("t")).await;
         completed(&job).await;
         assert_images(before, &image(self.dir.path()));
@@ -147,10 +147,11 @@ async fn an_importer_that_is_never_content_is_served_three_rounds_and_no_more() 
     assert_eq!(session.control.aborted().await, Some(Code::RetryExhausted));
     drop(session);
     assert_eq!(failed(&job).await, Code::RetryExhausted);
-    let served = served.lock().unwrap();
-    assert!(served.bytes <= 4 * 1500 && served.files.len() <= 20, "{} bytes", served.bytes);
-    assert!(served.files.iter().all(|index| files.contains(index)));
-    drop(served);
+    {
+        let served = served.lock().unwrap();
+        assert!(served.bytes <= 4 * 1500 && served.files.len() <= 20, "{} bytes", served.bytes);
+        assert!(served.files.iter().all(|index| files.contains(index)));
+    }
     bench.is_well("rounds", &before).await;
 }
 

@@ -36,7 +36,7 @@ use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connect::{Established, Route};
@@ -44,7 +44,7 @@ use self::control::ControlLink;
 use self::explain::Failure;
 use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
-use self::streams::Greeted;
+use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
 use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{self, Clock};
@@ -226,7 +226,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
-    greetings: Arc<Semaphore>,
+    greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -262,7 +262,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
-        greetings: Arc::new(Semaphore::new(streams::MAX_GREETINGS)),
+        greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
         shutdown: None,
     };
@@ -422,7 +422,7 @@ impl Coordinator {
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::InboundStream(inbound) => {
-                streams::greet(inbound, &self.greetings, self.shared.events.clone());
+                self.greetings.greet(inbound, self.shared.events.clone());
             }
             NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
             // sessions notice through their own streams
@@ -439,7 +439,14 @@ impl Coordinator {
                     session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
                 };
                 let now = self.shared.clock.now();
-                match self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms()) {
+                let answer = self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms());
+                // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
+                let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
+                let answer = match answer {
+                    Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
+                    other => other,
+                };
+                match answer {
                     Ok(redeemed) => {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
@@ -532,11 +539,7 @@ impl Job {
 
     /// The session and its peer, while it is alive.
     fn session(&self) -> Option<(SessionId, PeerId)> {
-        let is_over = match self {
-            Self::Export(job) => job.is_over(),
-            Self::Import(job) => job.is_over(),
-        };
-        self.party().filter(|_| !is_over)
+        self.party().filter(|_| !self.is_over())
     }
 
     /// The session and its peer, ended or not.
@@ -544,6 +547,13 @@ impl Job {
         match self {
             Self::Export(job) => job.session(),
             Self::Import(job) => job.session(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
         }
     }
 }

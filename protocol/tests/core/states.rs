@@ -229,7 +229,7 @@ pub(crate) fn every_frame(tree: &Tree) -> Vec<Frame> {
         pending_list(vec![IndexRange { start: EntryIndex(1), len: 3 }], false),
         Frame::FinalizeRequest(finalize_request(tree)),
         Frame::FinalizeResult(FinalizeResult { failed: None }),
-        Frame::Progress(Progress { phase: Phase::Completed, counters: Counters::default() }),
+        Frame::Progress(Progress { phase: Phase::Completed, counters: Counters::default(), waiting: false }),
         Frame::Abort(Abort { code: Code::Aborted }),
     ]
 }

@@ -225,7 +225,8 @@ fn an_exporter_that_gives_signs_of_life_but_does_not_go_on_times_out() {
     let waiting = [At::Manifest, At::Review, At::Accepted, At::Bulk, At::Retry, At::RetryBegun, At::AwaitFinalize];
     for mut core in waiting.map(|at| importer_at(at, &tree)).into_iter().chain([judged]) {
         let phase = core.phase();
-        let alive = Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: Counters::default() });
+        let alive =
+            Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: Counters::default(), waiting: false });
         for second in 0..=STALL.as_secs() {
             let now = Moment(Duration::from_secs(second));
             core.handle(now, importer::Input::Frame(alive.clone())).expect("legal");

@@ -40,7 +40,7 @@ impl Place {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("world-").tempdir().unwrap();
         // other users pass through it
-        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self { mounts: Vec::new(), dir }
     }
 

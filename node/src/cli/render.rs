@@ -72,11 +72,13 @@ impl Render {
         }
     }
 
-    /// Puts a bar back after a question.
+    /// Puts a bar back after a question, and starts the time anew.
     pub(crate) fn resume(&mut self) {
         if self.bar.is_some() {
             self.bar = Some(bar());
         }
+        // the time a person took to answer is not the transfer's
+        self.moving_since = None;
     }
 
     /// Time since the other device was there.
@@ -147,7 +149,7 @@ fn line(view: &JobView) -> String {
     let p = &view.progress;
     let waiting = view.role == Role::Exporter && view.peer.is_none();
     let mut text = match p.detail.as_str() {
-        "" if waiting => "ready".to_owned(),
+        "" if waiting => "waiting for the other device".to_owned(),
         "" => view.phase.to_string(),
         detail => escaped(detail).to_string(),
     };
@@ -169,9 +171,6 @@ fn line(view: &JobView) -> String {
     }
     if p.retry_round > 0 {
         text += &format!(", retry {}", p.retry_round);
-    }
-    if waiting {
-        text += " (waiting for the other device)";
     }
     text
 }

@@ -1,0 +1,182 @@
+//! The command line: what can be typed, and which room does it.
+//!
+//! stdout is data only, stderr is for people. Every way out goes through [`exit::Exit`]; whatever came from
+//! a peer or a file system is escaped before it is printed. Knows the library only by its public face.
+
+mod completions;
+mod demo;
+mod exit;
+mod follow;
+mod globals;
+mod human;
+mod out;
+mod peers;
+mod prompt;
+mod qr;
+mod receive;
+mod render;
+mod rollback;
+mod sample_tree;
+mod send;
+mod sessions;
+mod stop;
+mod ticket_input;
+mod tree_compare;
+
+use clap::{Parser, Subcommand};
+
+use exit::{CliError, Exit};
+use globals::Globals;
+use out::Out;
+use stop::Stop;
+
+const ABOUT: &str = "Moves a whole directory tree from one device to another: verified, and applied in \
+                     one atomic step.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  me-sync send ~/photos             on the device that has the tree
+  me-sync receive ~/photos          on the other one; asks for the ticket
+  me-sync rollback ~/photos         puts back what was there before
+  me-sync demo                      both devices in one process
+
+Exit codes:
+  0 applied            5 declined           10 apply failed, old tree is back
+  2 usage              6 incomplete         11 rollback failed
+  3 peer not found     7 source             12 health check failed
+  4 ticket refused     8 target preflight   13 timed out
+                       9 target drifted     14 other version
+ 15 node or state     16 locked            130 interrupted";
+
+#[derive(Debug, Parser)]
+#[command(name = "me-sync", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 80)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Offer a directory or file: prints a ticket and waits for the other device
+    #[command(visible_aliases = ["export", "tx"], after_help = send::EXAMPLES)]
+    Send(send::Args),
+    /// Make a directory what the other device offers
+    #[command(
+        visible_aliases = ["import", "rx"],
+        allow_missing_positional = true,
+        override_usage = "me-sync receive [OPTIONS] [TICKET] DIR",
+        after_help = receive::EXAMPLES
+    )]
+    Receive(receive::Args),
+    /// List devices on this network that run me-sync
+    #[command(after_help = peers::EXAMPLES)]
+    Peers(peers::Args),
+    /// Put back the tree that the last migration into a directory replaced
+    #[command(after_help = rollback::EXAMPLES)]
+    Rollback(rollback::Args),
+    /// List migrations into this device, newest first
+    #[command(after_help = sessions::EXAMPLES)]
+    Sessions(sessions::Args),
+    /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::Args),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::Args),
+}
+
+/// Parses, runs, reports.
+pub(crate) fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error),
+    };
+    let out = Out::new(cli.globals.json, cli.globals.quiet);
+    cli.globals.start_tracing();
+    match run(cli, out) {
+        Ok(()) => Exit::Applied,
+        Err(error) => {
+            out.failure(&error);
+            error.exit
+        }
+    }
+}
+
+fn run(cli: Cli, out: Out) -> Result<(), CliError> {
+    if let Command::Completions(args) = &cli.command {
+        return completions::run(args, out);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|err| {
+        CliError::new(Exit::Node, format!("the program cannot start its threads: {err}"), "free some memory, try again")
+    })?;
+    let globals = cli.globals;
+    let result = runtime.block_on(async {
+        let stop = Stop::listen()?;
+        match cli.command {
+            Command::Send(args) => send::run(args, &globals, out, &stop).await,
+            Command::Receive(args) => receive::run(args, &globals, out, &stop).await,
+            Command::Peers(args) => peers::run(args, &globals, out, &stop).await,
+            Command::Rollback(args) => rollback::run(args, &globals, out, &stop).await,
+            Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
+            Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
+            Command::Completions(args) => completions::run(&args, out),
+        }
+    });
+    // a read from the terminal that nobody answers must not keep the process
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version are no errors; anything else is a usage error, which a program reads as a result too.
+fn unparsed(error: &clap::Error) -> Exit {
+    // a closed pipe is the reader's decision
+    error.print().ok();
+    if !error.use_stderr() {
+        return Exit::Applied;
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+        let error = CliError::usage(first, "see --help");
+        Out::new(true, true).failure(&error);
+    }
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_teaches_by_example_within_80_columns() {
+        let mut root = Cli::command();
+        root.build();
+        for command in root.get_subcommands_mut() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+            let wide: Vec<_> = help.lines().filter(|l| l.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{}: {wide:?}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn one_positional_of_receive_is_the_directory() {
+        let parse = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
+            Command::Receive(args) => (args.ticket, args.dir),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parse(&["me-sync", "receive", "d"]), (None, "d".into()));
+        assert_eq!(parse(&["me-sync", "rx", "-", "d"]), (Some("-".into()), "d".into()));
+    }
+}

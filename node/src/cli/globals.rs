@@ -1,0 +1,126 @@
+//! The flags that every command has, and the node they describe.
+
+use std::io::IsTerminal as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use me_sync_node::net::{ListenAddr, TransportPreference, Transports};
+use me_sync_node::{Node, NodeConfig, default_state_dir};
+use tracing_subscriber::EnvFilter;
+
+use super::exit::{CliError, Exit};
+use super::out::Out;
+use super::stop::Stop;
+
+/// Which transport to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// TCP first, QUIC after a short head start
+    Auto,
+    /// TCP only
+    Tcp,
+    /// QUIC only
+    Quic,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// Identity and session records [default: the platform's place]
+    #[arg(long, global = true, env = "ME_SYNC_STATE_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// NDJSON on stdout, the last line is a "result"
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no explanations
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log to stderr; repeat for more (ME_SYNC_LOG sets a filter)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Listen there only; repeatable
+    #[arg(long, global = true, env = "ME_SYNC_LISTEN", hide_env_values = true, value_delimiter = ',',
+        value_name = "IP[:PORT]", value_parser = parse_listen)]
+    pub(crate) listen: Vec<ListenAddr>,
+    /// Neither find nor be found on the local network
+    #[arg(long, global = true, env = "ME_SYNC_NO_MDNS", hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_mdns: bool,
+    /// Transport to listen on and to dial with
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "auto|tcp|quic"
+    )]
+    pub(crate) transport: Transport,
+    /// What the other device sees [default: the host name]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) device_name: Option<String>,
+}
+
+impl Globals {
+    pub(crate) fn start_tracing(&self) {
+        let level = match self.verbose {
+            0 => "off",
+            1 => "warn,me_sync_node=info",
+            2 => "info,me_sync_node=debug",
+            _ => "debug,me_sync_node=trace",
+        };
+        let filter = EnvFilter::try_from_env("ME_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let made = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
+        // only a second call can fail, and this is the first
+        made.try_init().ok();
+    }
+
+    pub(crate) fn state_dir(&self) -> Result<PathBuf, CliError> {
+        self.state_dir.clone().or_else(default_state_dir).ok_or_else(|| {
+            CliError::new(
+                Exit::Node,
+                "there is no home directory to keep state in",
+                "name a place with --state-dir DIR",
+            )
+        })
+    }
+
+    pub(crate) fn config(&self) -> Result<NodeConfig, CliError> {
+        let mut config = NodeConfig::new(self.state_dir()?);
+        if !self.listen.is_empty() {
+            config.listen.clone_from(&self.listen);
+        }
+        if let Some(name) = &self.device_name {
+            config.device_name.clone_from(name);
+        }
+        config.mdns = !self.no_mdns;
+        config.transports =
+            Transports { tcp: self.transport != Transport::Quic, quic: self.transport != Transport::Tcp };
+        Ok(config)
+    }
+
+    pub(crate) fn preference(&self) -> TransportPreference {
+        match self.transport {
+            Transport::Auto => TransportPreference::Auto,
+            Transport::Tcp => TransportPreference::Tcp,
+            Transport::Quic => TransportPreference::Quic,
+        }
+    }
+
+    pub(crate) async fn spawn(&self, out: Out, stop: &Stop) -> Result<Node, CliError> {
+        let node = stop.unless(Node::spawn(self.config()?)).await??;
+        out.recovered(node.recovered());
+        Ok(node)
+    }
+}
+
+fn parse_listen(text: &str) -> Result<ListenAddr, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ListenAddr { ip, port: None });
+    }
+    let wrong = |_| "an IP address is needed, such as 192.168.1.5, 127.0.0.1:4001 or [::1]:4001".to_owned();
+    let at: SocketAddr = text.parse().map_err(wrong)?;
+    Ok(ListenAddr { ip: at.ip(), port: Some(at.port()).filter(|p| *p != 0) })
+}

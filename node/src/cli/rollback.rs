@@ -1,0 +1,72 @@
+//! `me-sync rollback`: the tree that a migration replaced comes back.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use me_sync_node::StateLock;
+use me_sync_node::staging::{self, StateDir};
+use me_sync_protocol::reason::Code;
+use serde_json::json;
+
+use super::exit::{CliError, Exit};
+use super::globals::Globals;
+use super::out::Out;
+use super::stop::{Stop, blocking};
+use super::{human, prompt};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  me-sync rollback ~/photos
+  me-sync rollback --yes ~/photos
+
+The tree that is undone is kept in its turn, so nothing is lost.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The directory that a migration replaced
+    dir: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let shown = human::path(&args.dir);
+    if !args.yes {
+        if !prompt::possible(out) {
+            let hint = "add -y to do it without being asked";
+            return Err(CliError::usage(format!("a rollback of {shown} needs a yes"), hint));
+        }
+        if !prompt::yes(&format!("Undo the last migration into {shown}?"), out, stop).await? {
+            return Err(CliError::coded(Code::Declined, "you declined", "nothing was changed"));
+        }
+    }
+    let state_dir = globals.state_dir()?;
+    let dir = args.dir;
+    // not `unless`: once begun it is waited for
+    let (recovered, result) = blocking(move || {
+        let state = StateDir::open(&state_dir).map_err(CliError::from)?;
+        // a node that runs has settled everything already
+        let lock = StateLock::acquire(&state_dir).ok();
+        let recovered = if lock.is_some() { staging::recover(&state, SystemTime::now()) } else { Vec::new() };
+        Ok::<_, CliError>((recovered, staging::rollback(&state, &dir)))
+    })
+    .await?
+    .map_err(|err| err.exit(Exit::RollbackFailed))?;
+    out.recovered(&recovered);
+    let done = result?;
+    let target = human::path(&done.target);
+    if done.target_exists {
+        out.say(format_args!("{target} is again what it was before the migration"));
+    } else {
+        out.say(format_args!("{target} is gone again: it did not exist before the migration"));
+    }
+    out.say(format_args!(
+        "the undone tree is kept in {} until {}",
+        human::path(&done.retained),
+        human::wall(done.keep_until_ms)
+    ));
+    out.success(json!({ "session_id": done.session.to_string(), "target": done.target,
+        "target_exists": done.target_exists, "retained": done.retained, "retained_until_ms": done.keep_until_ms }));
+    Ok(())
+}

@@ -165,6 +165,8 @@ pub struct JobView {
     pub phase: Phase,
     /// The other device, once connected.
     pub peer: Option<PeerSummary>,
+    /// What the exporter calls its tree (importer).
+    pub source_name: Option<String>,
     /// The seed's counters.
     pub progress: ProgressView,
     /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
@@ -184,6 +186,7 @@ impl JobView {
             session_id: None,
             phase: Phase::NearbyConnecting,
             peer: None,
+            source_name: None,
             progress: ProgressView::default(),
             review: None,
             failures: Vec::new(),

@@ -46,7 +46,7 @@ use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
 use self::streams::Greeted;
 use self::tickets::{Allowance, TicketBook};
-use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
+use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{self, Clock};
 use crate::net::{NetEvent, NetHandle, Reply, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
@@ -95,6 +95,7 @@ enum Event {
 #[derive(Debug)]
 enum JobEvent {
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
+    PeerKnown(PeerSummary),
     ControlAccepted(ControlLink),
     Established(Box<Result<Established, Failure>>),
     ControlFrame(Frame),
@@ -112,7 +113,7 @@ enum JobEvent {
 #[derive(Debug)]
 enum Command {
     Offer {
-        source: Source,
+        source: Box<Source>,
         ttl: Duration,
         reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
     },
@@ -162,7 +163,7 @@ pub(crate) struct CoordinatorHandle {
 impl CoordinatorHandle {
     pub(crate) async fn offer(&self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Offer { source, ttl, reply }, answer).await
+        self.ask(Command::Offer { source: Box::new(source), ttl, reply }, answer).await
     }
 
     pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
@@ -209,8 +210,8 @@ pub(crate) struct Setup {
 
 #[derive(Debug)]
 enum Job {
-    Export(ExportJob),
-    Import(ImportJob),
+    Export(Box<ExportJob>),
+    Import(Box<ImportJob>),
 }
 
 #[derive(Debug)]
@@ -295,7 +296,7 @@ impl Coordinator {
     fn command(&mut self, command: Command) {
         match command {
             Command::Offer { source, ttl, reply } => {
-                let offered = self.offer(source, ttl);
+                let offered = self.offer(*source, ttl);
                 // a caller that is gone leaves a ticket nobody knows; it expires
                 reply.send(offered).ok();
             }
@@ -347,7 +348,7 @@ impl Coordinator {
         let progress = Arc::new(HashProgress::default());
         let stop = Arc::new(AtomicBool::new(false));
         self.hash(id, source, progress.clone(), stop.clone());
-        self.jobs.insert(id, Job::Export(ExportJob::new(id, view, progress, stop, expires)));
+        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, progress, stop, expires))));
         let handle = JobHandle { id, view: watch, coordinator: self.handle.clone() };
         Ok((TicketParts { id: ticket, secret, expires_at_ms }, handle))
     }
@@ -384,7 +385,7 @@ impl Coordinator {
             };
             events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
         });
-        self.jobs.insert(id, Job::Import(ImportJob::new(id, view, plan.ask, plan.target, connecting)));
+        self.jobs.insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting))));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
     }
 
@@ -443,7 +444,8 @@ impl Coordinator {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
                         {
-                            job.granted(peer, None, redeemed.granted.clone(), &self.shared);
+                            job.granted(peer, redeemed.granted.clone(), &self.shared);
+                            introduce(redeemed.job, peer, &self.shared);
                         }
                         reply.send(Response::Granted(redeemed.granted));
                     }
@@ -513,7 +515,7 @@ impl Coordinator {
             view.progress.detail = view::detail(phase).to_owned();
             view.outcome = Some(outcome);
         });
-        if let (Some(session), Some(peer)) = (view.borrow().session_id, job.peer()) {
+        if let Some((session, peer)) = job.party() {
             self.ended.truncate(REMEMBERED - 1);
             self.ended.push_front((session, peer, state_of(&view.borrow())));
         }
@@ -530,21 +532,43 @@ impl Job {
 
     /// The session and its peer, while it is alive.
     fn session(&self) -> Option<(SessionId, PeerId)> {
-        match self {
-            Self::Export(job) if !job.is_over() => job.session(),
-            Self::Import(job) if !job.is_over() => job.session(),
-            Self::Export(_) | Self::Import(_) => None,
-        }
+        let is_over = match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
+        };
+        self.party().filter(|_| !is_over)
     }
 
-    fn peer(&self) -> Option<PeerId> {
-        self.view().borrow().peer.as_ref().and_then(|p| p.peer_id.parse().ok())
+    /// The session and its peer, ended or not.
+    fn party(&self) -> Option<(SessionId, PeerId)> {
+        match self {
+            Self::Export(job) => job.session(),
+            Self::Import(job) => job.session(),
+        }
     }
+}
+
+/// Asks the network side, which heard the peer's hello, what it calls itself.
+fn introduce(job: JobId, peer: PeerId, shared: &Shared) {
+    let (net, events) = (shared.net.clone(), shared.events.clone());
+    tokio::spawn(async move {
+        let known = net.peers().await.unwrap_or_default().into_iter().find(|view| view.peer_id == peer);
+        let address = known.as_ref().and_then(|view| view.addresses.first());
+        let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
+        let summary = PeerSummary {
+            peer_id: peer.to_string(),
+            address: address.map(ToString::to_string),
+            transport: transport.map(str::to_owned),
+            device_name: known.map(|view| view.device_name).unwrap_or_default(),
+        };
+        events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
+    });
 }
 
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
+        JobEvent::PeerKnown(peer) => job.peer_known(peer),
         JobEvent::ControlAccepted(link) => job.opened(link, shared),
         JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
         JobEvent::ControlRoom => job.pump(shared),
@@ -570,7 +594,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Staged(result) => job.staged(*result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+        JobEvent::Hashed(_) | JobEvent::PeerKnown(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

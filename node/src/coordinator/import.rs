@@ -42,6 +42,8 @@ pub(super) struct ImportJob {
     /// Ours until staging takes it over.
     target: Option<Target>,
     session: Option<Session>,
+    /// The session and its peer, kept after the end.
+    party: Option<(SessionId, PeerId)>,
     staging: Option<Staging>,
     completion: Option<Completion>,
     codes: BTreeMap<EntryIndex, Code>,
@@ -83,6 +85,7 @@ impl ImportJob {
             ask,
             target: Some(target),
             session: None,
+            party: None,
             staging: None,
             completion: None,
             codes: BTreeMap::new(),
@@ -95,7 +98,7 @@ impl ImportJob {
     }
 
     pub(super) fn session(&self) -> Option<(SessionId, PeerId)> {
-        self.session.as_ref().map(|s| (s.id, s.peer))
+        self.party
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -115,7 +118,9 @@ impl ImportJob {
         self.view.send_modify(|view| {
             view.session_id = Some(id);
             view.peer = Some(summary);
+            view.source_name = Some(granted.source_name.clone());
         });
+        self.party = Some((id, peer));
         self.session = Some(Session {
             id,
             peer,
@@ -194,11 +199,9 @@ impl ImportJob {
         match result {
             Err(failure) => self.stop(failure, shared),
             Ok((target, facts, old)) => {
-                let replaces = target.is_empty().is_ok_and(|empty| !empty).then(|| OldTreeSummary {
-                    files: old.files,
-                    bytes: old.bytes,
-                    is_partial: !old.complete,
-                });
+                let summary = OldTreeSummary { files: old.files, bytes: old.bytes, is_partial: !old.complete };
+                // a target that cannot be looked into is not taken for empty
+                let replaces = (!target.is_empty().unwrap_or(false)).then_some(summary);
                 let ask = self.ask && replaces.is_some();
                 let review = self.review(&target, facts, replaces, source_name);
                 self.target = Some(target);

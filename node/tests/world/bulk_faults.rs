@@ -101,7 +101,9 @@ fn a_file_that_is_back_in_time_is_sent_in_a_retry_round() {
     let times = fs::metadata(&tree).unwrap().modified().unwrap();
     fs::rename(tree.join("b-victim"), &aside).unwrap();
     let mut importer = wire.far(place.importer()).with(&["--no-mdns"]).receive(&ticket, &place.path("target"));
-    importer.until("the failure", |e| e["files_failed"].as_u64() > Some(0) || e["bytes_received"].as_u64() > Some(MIB as u64 * 2));
+    importer.until("the failure", |e| {
+        e["files_failed"].as_u64() > Some(0) || e["bytes_received"].as_u64() > Some(MIB as u64 * 2)
+    });
     fs::rename(&aside, tree.join("b-victim")).unwrap();
     fs::File::open(&tree).unwrap().set_modified(times).unwrap();
     wire.unthrottle();

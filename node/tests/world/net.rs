@@ -50,7 +50,6 @@ impl Wire {
         tool(&format!("tc -n {} qdisc del dev veth0 root", self.one));
     }
 
-
     /// The link goes down.
     pub(crate) fn down(&self) {
         tool(&format!("ip -n {} link set veth0 down", self.two));

@@ -644,7 +644,7 @@ async fn old_versions_and_stripped_capabilities_are_refused_not_downgraded() {
     assert_eq!(failed(&job).await, Code::PeerGone);
 }
 
-// the same rules under a virtual clock: `liveness` of the protocol
+// the two that need the real clock of a node
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "waits for the node's 30 s without progress"]
 async fn half_a_frame_and_then_nothing_is_a_timeout() {

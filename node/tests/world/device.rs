@@ -155,8 +155,13 @@ impl Run {
         self.until(phase, |e| e["phase"] == phase);
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends `-TERM` and the like to the program itself: `ip netns exec` and `setpriv` become it.
     pub(crate) fn signal(&self, name: &str) {
+        // one that has ended and is not waited for yet takes it too
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
     }

@@ -219,8 +219,6 @@ fn a_disk_that_fills_up_on_the_way_leaves_the_old_tree() {
     assert!(end.message().contains("space") || end.message().contains("disk"), "{}", end.message());
     let other = exporter.end();
     other.is_named_failure();
-    println!("importer {} {}: {}", end.exit.unwrap(), end.code(), end.message());
-    println!("exporter {} {}: {}", other.exit.unwrap(), other.code(), other.message());
     assert_eq!(picture(&target), before);
     assert_eq!(leftovers(&disk), Vec::<String>::new());
 }

@@ -105,13 +105,13 @@ fn stopped_late(phase: &str, side: Side) {
     let (before, want) = (picture(&target), picture(&tree));
     let (exporter, ticket) = place.exporter().send(&tree);
     let mut importer = place.importer().receive(&ticket, &target);
-    importer.until_phase(phase);
+    // a fast machine may be past it before it is told
+    importer.until("the phase or the end", |e| e["phase"] == phase || e["event"] == "result");
     match side {
         Side::Exporter => exporter.signal("TERM"),
         Side::Importer => importer.signal("TERM"),
     }
     let (importer, exporter) = (importer.end(), exporter.end());
-    println!("{phase}: importer {} exporter {}", importer.message(), exporter.message());
     if importer.exit == Some(0) {
         assert_eq!(picture(&target), want);
         assert!(exporter.exit == Some(0) || side == Side::Exporter, "{}", exporter.message());

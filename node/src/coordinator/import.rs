@@ -45,6 +45,10 @@ pub(super) struct ImportJob {
     /// The session and its peer, kept after the end.
     party: Option<(SessionId, PeerId)>,
     staging: Option<Staging>,
+    /// The staging tree is being made, off this thread: the end waits for it, so that it can be removed.
+    is_staging: bool,
+    /// The end that waits.
+    ending: Option<Outcome>,
     completion: Option<Completion>,
     codes: BTreeMap<EntryIndex, Code>,
     /// The person's last word while the staged tree is being verified.
@@ -87,6 +91,8 @@ impl ImportJob {
             session: None,
             party: None,
             staging: None,
+            is_staging: false,
+            ending: None,
             completion: None,
             codes: BTreeMap::new(),
             stop_apply: Arc::default(),
@@ -228,14 +234,17 @@ impl ImportJob {
     }
 
     pub(super) fn staged(&mut self, result: Result<Staging, StageError>, shared: &Shared) {
+        self.is_staging = false;
         match result {
-            // the session ended while the directories were made
-            Ok(staging) if self.is_over => discard_in_background(staging),
             Ok(staging) => {
                 self.staging = Some(staging);
                 self.input(Input::Accept, shared);
             }
             Err(e) => self.stop(described(e.code(), &e), shared),
+        }
+        // the session ended while the directories were made
+        if let Some(outcome) = self.ending.take() {
+            self.wind_up(outcome, shared);
         }
     }
 
@@ -373,6 +382,7 @@ impl ImportJob {
             peer_id: session.peer.to_string(),
             keep_old: staging::KEEP_OLD,
         };
+        self.is_staging = true;
         let (state, session) = (shared.state.clone(), session.id);
         let (events, id) = (shared.events.clone(), self.id);
         tokio::task::spawn_blocking(move || {
@@ -416,6 +426,18 @@ impl ImportJob {
             Ok(()) => Outcome::Completed(self.completion.take().unwrap_or_else(Completion::nothing)),
             Err(code) => self.failure.take().unwrap_or_else(|| self.explain(code)).into_outcome(),
         };
+        if let Some(session) = &self.session {
+            session.stop.cancel();
+        }
+        if self.is_staging {
+            self.ending = Some(outcome);
+        } else {
+            self.wind_up(outcome, shared);
+        }
+    }
+
+    /// Lets everything go, then reports the end: nothing of a failed session is left when people hear of it.
+    fn wind_up(&mut self, outcome: Outcome, shared: &Shared) {
         let code = match &outcome {
             Outcome::Failed { code, .. } => *code,
             Outcome::Completed(_) => Code::Aborted,
@@ -561,10 +583,6 @@ impl staging::ApplyHooks for LastChance {
 
 fn described(code: Code, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::described(code, crate::errors::chain(error), None, Role::Importer)
-}
-
-fn discard_in_background(staging: Staging) {
-    tokio::task::spawn_blocking(move || discard(staging, Code::Aborted));
 }
 
 fn discard(staging: Staging, code: Code) {

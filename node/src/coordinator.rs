@@ -378,14 +378,12 @@ impl Coordinator {
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let connecting = CancellationToken::new();
         let (net, events, cancelled) = (self.shared.net.clone(), self.shared.events.clone(), connecting.clone());
-        tokio::spawn(async move {
-            let result = tokio::select! {
-                () = cancelled.cancelled() => return,
-                result = connect::establish(net, ticket, route) => result,
-            };
+        let route_task = tokio::spawn(async move {
+            let result = connect::establish(net, ticket, route, cancelled).await;
             events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
         });
-        self.jobs.insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting))));
+        self.jobs
+            .insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting, route_task))));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
     }
 

@@ -133,3 +133,20 @@ async fn a_session_that_ends_while_its_staging_is_made_leaves_nothing() {
     failed(&import).await;
     assert!(leftovers(&place).is_empty(), "nothing is left when the end is heard of");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_does_not_wait_for_an_importer_that_stopped_right_after_it_redeemed() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    file(&source, "f", 1 << 20, 0o644);
+    for n in 0..5 {
+        let (a, b) = (TestNode::start().await, TestNode::start().await);
+        let (export, import) = migrate(&a, &b, &source, &dir.path().join(format!("target{n}"))).await;
+        while export.view().session_id.is_none() {
+            tokio::task::yield_now().await;
+        }
+        import.abort().await;
+        assert_eq!(failed(&import).await, Code::Aborted);
+        assert!(matches!(failed(&export).await, Code::Aborted | Code::PeerGone));
+    }
+}

@@ -13,7 +13,7 @@ use me_sync_protocol::message::Granted;
 use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::Established;
@@ -56,6 +56,8 @@ pub(super) struct ImportJob {
     rate: RateMeter,
     failure: Option<Failure>,
     connecting: CancellationToken,
+    /// Connects and redeems; ends by itself, soon after it is stopped.
+    route: Option<JoinHandle<()>>,
     is_over: bool,
 }
 
@@ -82,6 +84,7 @@ impl ImportJob {
         ask: bool,
         target: Target,
         connecting: CancellationToken,
+        route: JoinHandle<()>,
     ) -> Self {
         Self {
             id,
@@ -99,6 +102,7 @@ impl ImportJob {
             rate: RateMeter::default(),
             failure: None,
             connecting,
+            route: Some(route),
             is_over: false,
         }
     }
@@ -449,9 +453,12 @@ impl ImportJob {
             }
             None => (None, JoinSet::new()),
         };
-        let (staging, target) = (self.staging.take(), self.target.take());
+        let (staging, target, route) = (self.staging.take(), self.target.take(), self.route.take());
         let (events, id) = (shared.events.clone(), self.id);
         tokio::spawn(async move {
+            if let Some(route) = route {
+                route.await.ok();
+            }
             if let Some(control) = control {
                 control.await.ok();
             }

@@ -36,7 +36,7 @@ use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connect::{Established, Route};
@@ -44,9 +44,9 @@ use self::control::ControlLink;
 use self::explain::Failure;
 use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
-use self::streams::Greeted;
+use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
-use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
+use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{self, Clock};
 use crate::net::{NetEvent, NetHandle, Reply, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
@@ -95,6 +95,7 @@ enum Event {
 #[derive(Debug)]
 enum JobEvent {
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
+    PeerKnown(PeerSummary),
     ControlAccepted(ControlLink),
     Established(Box<Result<Established, Failure>>),
     ControlFrame(Frame),
@@ -112,7 +113,7 @@ enum JobEvent {
 #[derive(Debug)]
 enum Command {
     Offer {
-        source: Source,
+        source: Box<Source>,
         ttl: Duration,
         reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
     },
@@ -162,7 +163,7 @@ pub(crate) struct CoordinatorHandle {
 impl CoordinatorHandle {
     pub(crate) async fn offer(&self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Offer { source, ttl, reply }, answer).await
+        self.ask(Command::Offer { source: Box::new(source), ttl, reply }, answer).await
     }
 
     pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
@@ -209,8 +210,8 @@ pub(crate) struct Setup {
 
 #[derive(Debug)]
 enum Job {
-    Export(ExportJob),
-    Import(ImportJob),
+    Export(Box<ExportJob>),
+    Import(Box<ImportJob>),
 }
 
 #[derive(Debug)]
@@ -225,7 +226,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
-    greetings: Arc<Semaphore>,
+    greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -261,7 +262,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
-        greetings: Arc::new(Semaphore::new(streams::MAX_GREETINGS)),
+        greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
         shutdown: None,
     };
@@ -295,7 +296,7 @@ impl Coordinator {
     fn command(&mut self, command: Command) {
         match command {
             Command::Offer { source, ttl, reply } => {
-                let offered = self.offer(source, ttl);
+                let offered = self.offer(*source, ttl);
                 // a caller that is gone leaves a ticket nobody knows; it expires
                 reply.send(offered).ok();
             }
@@ -347,7 +348,7 @@ impl Coordinator {
         let progress = Arc::new(HashProgress::default());
         let stop = Arc::new(AtomicBool::new(false));
         self.hash(id, source, progress.clone(), stop.clone());
-        self.jobs.insert(id, Job::Export(ExportJob::new(id, view, progress, stop, expires)));
+        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, progress, stop, expires))));
         let handle = JobHandle { id, view: watch, coordinator: self.handle.clone() };
         Ok((TicketParts { id: ticket, secret, expires_at_ms }, handle))
     }
@@ -377,14 +378,12 @@ impl Coordinator {
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let connecting = CancellationToken::new();
         let (net, events, cancelled) = (self.shared.net.clone(), self.shared.events.clone(), connecting.clone());
-        tokio::spawn(async move {
-            let result = tokio::select! {
-                () = cancelled.cancelled() => return,
-                result = connect::establish(net, ticket, route) => result,
-            };
+        let route_task = tokio::spawn(async move {
+            let result = connect::establish(net, ticket, route, cancelled).await;
             events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
         });
-        self.jobs.insert(id, Job::Import(ImportJob::new(id, view, plan.ask, plan.target, connecting)));
+        self.jobs
+            .insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting, route_task))));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
     }
 
@@ -421,7 +420,7 @@ impl Coordinator {
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::InboundStream(inbound) => {
-                streams::greet(inbound, &self.greetings, self.shared.events.clone());
+                self.greetings.greet(inbound, self.shared.events.clone());
             }
             NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
             // sessions notice through their own streams
@@ -438,12 +437,20 @@ impl Coordinator {
                     session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
                 };
                 let now = self.shared.clock.now();
-                match self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms()) {
+                let answer = self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms());
+                // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
+                let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
+                let answer = match answer {
+                    Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
+                    other => other,
+                };
+                match answer {
                     Ok(redeemed) => {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
                         {
-                            job.granted(peer, None, redeemed.granted.clone(), &self.shared);
+                            job.granted(peer, redeemed.granted.clone(), &self.shared);
+                            introduce(redeemed.job, peer, &self.shared);
                         }
                         reply.send(Response::Granted(redeemed.granted));
                     }
@@ -513,7 +520,7 @@ impl Coordinator {
             view.progress.detail = view::detail(phase).to_owned();
             view.outcome = Some(outcome);
         });
-        if let (Some(session), Some(peer)) = (view.borrow().session_id, job.peer()) {
+        if let Some((session, peer)) = job.party() {
             self.ended.truncate(REMEMBERED - 1);
             self.ended.push_front((session, peer, state_of(&view.borrow())));
         }
@@ -530,21 +537,46 @@ impl Job {
 
     /// The session and its peer, while it is alive.
     fn session(&self) -> Option<(SessionId, PeerId)> {
+        self.party().filter(|_| !self.is_over())
+    }
+
+    /// The session and its peer, ended or not.
+    fn party(&self) -> Option<(SessionId, PeerId)> {
         match self {
-            Self::Export(job) if !job.is_over() => job.session(),
-            Self::Import(job) if !job.is_over() => job.session(),
-            Self::Export(_) | Self::Import(_) => None,
+            Self::Export(job) => job.session(),
+            Self::Import(job) => job.session(),
         }
     }
 
-    fn peer(&self) -> Option<PeerId> {
-        self.view().borrow().peer.as_ref().and_then(|p| p.peer_id.parse().ok())
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
+        }
     }
+}
+
+/// Asks the network side, which heard the peer's hello, what it calls itself.
+fn introduce(job: JobId, peer: PeerId, shared: &Shared) {
+    let (net, events) = (shared.net.clone(), shared.events.clone());
+    tokio::spawn(async move {
+        let known = net.peers().await.unwrap_or_default().into_iter().find(|view| view.peer_id == peer);
+        let address = known.as_ref().and_then(|view| view.addresses.first());
+        let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
+        let summary = PeerSummary {
+            peer_id: peer.to_string(),
+            address: address.map(ToString::to_string),
+            transport: transport.map(str::to_owned),
+            device_name: known.map(|view| view.device_name).unwrap_or_default(),
+        };
+        events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
+    });
 }
 
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
+        JobEvent::PeerKnown(peer) => job.peer_known(peer),
         JobEvent::ControlAccepted(link) => job.opened(link, shared),
         JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
         JobEvent::ControlRoom => job.pump(shared),
@@ -570,7 +602,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Staged(result) => job.staged(*result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+        JobEvent::Hashed(_) | JobEvent::PeerKnown(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

@@ -20,6 +20,8 @@ mod lock;
 mod modes;
 mod mounts;
 mod names;
+#[cfg(feature = "test-hooks")]
+mod pause;
 mod preflight;
 mod recover;
 mod rollback;

@@ -5,6 +5,7 @@
 //! Without namespaces nodes listen on 127.0.0.1 with mDNS off.
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(clippy::print_stderr, reason = "a test that is left out says so")]
 
 #[path = "world/device.rs"]
 mod device;

@@ -122,12 +122,10 @@ async fn import(
     let dir = options.target.clone();
     let job = stop.unless(node.import(ticket, options)).await??;
     let mut render = Render::new(out);
-    let mut name = None;
     loop {
         match follow(&job, &mut render, stop).await? {
-            Step::Completed(done) => return Ok((*done, render.moving_for(), name)),
+            Step::Completed(done) => return Ok((*done, render.moving_for(), job.view().source_name)),
             Step::Review(review) => {
-                name = Some(review.source_name.clone());
                 decide(&job, &review, &dir, answer, out, stop).await?;
                 render.resume();
             }

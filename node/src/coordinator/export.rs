@@ -93,18 +93,14 @@ impl ExportJob {
     }
 
     /// The ticket was redeemed for the first time.
-    pub(super) fn granted(&mut self, peer: PeerId, name: Option<String>, granted: Granted, shared: &Shared) {
+    pub(super) fn granted(&mut self, peer: PeerId, granted: Granted, shared: &Shared) {
         let mut core = Exporter::new(shared.retry, shared.clock.now());
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
             core.handle(shared.clock.now(), Input::ManifestReady(snapshot.manifest().clone())).ok();
         }
         let id = granted.session_id;
-        self.view.send_modify(|view| {
-            view.session_id = Some(id);
-            let device_name = name.unwrap_or_default();
-            view.peer = Some(PeerSummary { peer_id: peer.to_string(), device_name, address: None, transport: None });
-        });
+        self.view.send_modify(|view| view.session_id = Some(id));
         tracing::info!(session = %id.short(), "ticket redeemed");
         self.session = Some(Session {
             id,
@@ -119,6 +115,11 @@ impl ExportJob {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         });
+    }
+
+    /// The importer's own name and address.
+    pub(super) fn peer_known(&self, peer: PeerSummary) {
+        self.view.send_modify(|view| view.peer = Some(peer));
     }
 
     /// A control stream of the importer came in and is acknowledged.
@@ -314,6 +315,10 @@ impl ExportJob {
                 message: "the connection was lost while the other device was applying the tree".to_owned(),
                 hint: "look there whether it finished; this device's tree is as it was".to_owned(),
             },
+            Code::RetryExhausted => {
+                let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
+                Failure::exhausted(causes, Role::Exporter)
+            }
             _ => Failure::of(code, Role::Exporter),
         }
     }

@@ -2,13 +2,16 @@
 //!
 //! The tree is first renamed to its doomed name. From then on no recovery and no rollback takes it for whole.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmod, openat, unlinkat};
 use rustix::io::{self, Errno};
 
-use super::durable;
 use super::inode::{Identity, Inode, Place};
+use super::{durable, mounts};
 
 /// Levels after which a tree is left to its owner; each level holds two descriptors.
 const MAX_DEPTH: usize = 256;
@@ -31,10 +34,19 @@ pub(crate) fn doom_and_delete(
     identity: Identity,
 ) -> io::Result<Deleted> {
     if Inode::at(parent, name)?.is_some_and(|inode| inode.is_dir() && inode.identity() == identity) {
+        if mounts::mount_below(&path_of(parent)?.join(name)).is_some() {
+            return Err(Errno::BUSY);
+        }
         durable::move_to_free(parent, name, doomed)?;
         durable::sync(parent)?;
     }
     delete_doomed(parent, doomed, &[identity])
+}
+
+/// Where a held directory is now, for the mount table.
+fn path_of(dir: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
 }
 
 /// Deletes what stands at `doomed`, if it is one of these trees.
@@ -170,8 +182,12 @@ mod tests {
         let point = tmp.path().join("t/a/mnt");
         fs::create_dir(&point).unwrap();
         let Some(_mount) = super::super::testing::bind(&data, &point) else { return };
-        let deleted = doom_and_delete(parent.as_fd(), "t", "t.gone", id);
-        assert!(deleted.is_err() || deleted.is_ok_and(|d| d.left > 0));
+        // a tree with a mount in it is not even moved
+        assert_eq!(doom_and_delete(parent.as_fd(), "t", "t.gone", id), Err(Errno::BUSY));
+        assert!(tmp.path().join("t/a/b/f").exists());
+        // one that was mounted into after the move is deleted around the mount
+        let deleted = delete_doomed(parent.as_fd(), "t", &[id]).unwrap();
+        assert!(deleted.left > 0 && !tmp.path().join("t/a/b").exists());
         assert_eq!(fs::read(data.join("precious")).unwrap(), b"x");
     }
 }

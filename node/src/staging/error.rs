@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::reason::{Code, FailureReason};
+use me_sync_protocol::target::TargetRefused;
 
 /// A local path as it may be printed.
 pub(crate) fn shown(path: &Path) -> String {
@@ -150,25 +151,14 @@ pub enum PreflightError {
         /// Inodes free.
         free: u64,
     },
-    /// A path of the manifest does not fit here.
-    #[error("{entry} {why} below {}; choose a directory with a shorter path or another disk", shown(.path))]
-    PathUnsupported {
+    /// Names of the manifest do not fit here.
+    #[error("{} cannot hold this tree; choose a directory with a shorter path or on another disk", shown(.path))]
+    DoesNotFit {
         /// The target.
         path: PathBuf,
-        /// The entry, printable.
-        entry: String,
-        /// What does not fit.
-        why: &'static str,
-    },
-    /// Two entries are one name on this file system.
-    #[error("{one} and {other} are the same name in {}, which ignores case; choose a case-sensitive disk", shown(.path))]
-    Collision {
-        /// The target.
-        path: PathBuf,
-        /// An entry, printable.
-        one: String,
-        /// Its twin, printable.
-        other: String,
+        /// Which name, and why.
+        #[source]
+        why: TargetRefused,
     },
     /// Directories cannot be swapped on this file system.
     #[error("the file system of {} cannot swap directories; choose a directory on another one", shown(.path))]
@@ -202,8 +192,7 @@ impl PreflightError {
             Self::ParentNotWritable { .. } => Code::TargetParentNotWritable,
             Self::Busy { .. } => Code::TargetBusy,
             Self::NoSpace { .. } | Self::NoInodes { .. } => Code::NoSpace,
-            Self::PathUnsupported { .. } => Code::PathUnsupportedHere,
-            Self::Collision { .. } => Code::PathCollision,
+            Self::DoesNotFit { why, .. } => why.code(),
             Self::UnsupportedFs { .. } => Code::ApplyUnsupportedFs,
             Self::Io { err, .. } => io_code(err),
         }

@@ -65,6 +65,8 @@ impl StagingWriter {
         .map_err(|err| file.failed("creating", err))?;
         file.open = Some(Open { file: File::from(fd), dir, name: name.to_owned() });
         file.preallocate()?;
+        #[cfg(feature = "test-hooks")]
+        super::pause::at("write");
         Ok(file)
     }
 }

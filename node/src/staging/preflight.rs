@@ -1,12 +1,12 @@
 //! The checks before any data moves (RELIABILITY 4.2): a real exchange, space, inodes, names, who uses the target.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::manifest::Manifest;
+use me_sync_protocol::target::TargetRules;
 use rustix::fs::{AtFlags, Dir, Mode, fstatvfs, mkdirat, unlinkat};
 use rustix::io::Errno;
 
@@ -20,8 +20,6 @@ use super::{PROBE_PREFIX, STAGING_NAME_LEN, durable, random_hex};
 /// What an entry costs beside its bytes: a block for itself or its directory.
 const ENTRY_COST: u64 = 4096;
 const MOST_RESERVE: u64 = 1 << 30;
-/// `PATH_MAX` without the terminating zero.
-const PATH_MAX: usize = 4095;
 /// Probe directories of a run that was killed are removed after this long.
 const STALE_PROBE_S: i64 = 3600;
 const MAX_PROCESSES: usize = 4096;
@@ -36,8 +34,6 @@ pub struct TargetFacts {
     pub bytes_needed: u64,
     /// Bytes that are free for us.
     pub bytes_free: u64,
-    /// The longest resolved path of an entry, in bytes.
-    pub longest_path: usize,
     /// Bits that entries will lose.
     pub modes: ModeReport,
     /// The target will be absent for a moment: the file system has no exchange.
@@ -164,10 +160,7 @@ pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<Tar
     if fs.f_files > 0 && fs.f_favail < entries {
         return Err(PreflightError::NoInodes { path: target.parent_path.clone(), needed: entries, free: fs.f_favail });
     }
-    let longest_path = check_names(target, manifest, fs.f_namemax)?;
-    if target.case_insensitive() {
-        check_collisions(target, manifest)?;
-    }
+    check_fits(target, manifest, fs.f_namemax)?;
     let mut warnings = target.warnings().to_vec();
     if target.exists() {
         warnings.extend(users_of(path));
@@ -176,49 +169,24 @@ pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<Tar
         case_insensitive: target.case_insensitive(),
         bytes_needed: needed,
         bytes_free: free,
-        longest_path,
         modes: target.modes.report(manifest),
         two_renames: target.method == Method::TwoRename && target.exists(),
         warnings,
     })
 }
 
-/// The longest path an entry will have, with the longer of the two names its root has over time.
-fn check_names(target: &Target, manifest: &Manifest, name_max: u64) -> Result<usize, PreflightError> {
+/// What only this target cannot hold: names too long, twins on a file system that ignores case.
+fn check_fits(target: &Target, manifest: &Manifest, name_max: u64) -> Result<(), PreflightError> {
+    // the longer of the two names that the root has over time
     let root = target.parent_path.as_os_str().len() + 1 + target.name.len().max(STAGING_NAME_LEN);
-    let mut longest = root;
-    for (_, entry) in manifest.entries() {
-        let unsupported = |why| PreflightError::PathUnsupported {
-            path: target.path().to_owned(),
-            entry: entry.path.to_string(),
-            why,
-        };
-        if name_max > 0 && entry.path.name().len() as u64 > name_max {
-            return Err(unsupported("has a name longer than this file system allows"));
-        }
-        let length = root + 1 + entry.path.as_str().len();
-        if length > PATH_MAX {
-            return Err(unsupported("becomes a path longer than the system allows"));
-        }
-        longest = longest.max(length);
-    }
-    Ok(longest)
-}
-
-/// Entries that differ only in case. The file system's own folding may know more; `O_EXCL` catches the rest.
-fn check_collisions(target: &Target, manifest: &Manifest) -> Result<(), PreflightError> {
-    let mut seen: HashMap<String, u32> = HashMap::with_capacity(manifest.len() as usize);
-    for (index, entry) in manifest.entries() {
-        if let Some(twin) = seen.insert(entry.path.as_str().to_lowercase(), index.0) {
-            let one = manifest.entry(me_sync_protocol::ids::EntryIndex(twin));
-            return Err(PreflightError::Collision {
-                path: target.path().to_owned(),
-                one: one.map(|e| e.path.to_string()).unwrap_or_default(),
-                other: entry.path.to_string(),
-            });
-        }
-    }
-    Ok(())
+    let linux = TargetRules::linux(root);
+    let rules = TargetRules {
+        case_insensitive: target.case_insensitive(),
+        name_max: usize::try_from(name_max).ok().filter(|max| *max > 0).unwrap_or(linux.name_max),
+        ..linux
+    };
+    me_sync_protocol::target::check(manifest, &rules)
+        .map_err(|why| PreflightError::DoesNotFit { path: target.path().to_owned(), why })
 }
 
 /// Processes that work in the target or hold files of it open: after the swap they still see the old tree.

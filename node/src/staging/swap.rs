@@ -88,6 +88,8 @@ impl SealedStaging {
 
     /// What [`Self::apply`] does once it has seen the proof.
     pub(super) fn swap(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
+        #[cfg(feature = "test-hooks")]
+        super::pause::at("swap");
         match self.site.swap_in(hooks) {
             Ok(()) => Ok(self.site.into_applied()),
             Err(err) => {

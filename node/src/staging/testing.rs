@@ -34,6 +34,19 @@ pub(crate) fn is_root() -> bool {
     root
 }
 
+/// Removes a tree whose directories may lack rights.
+pub(crate) fn remove(root: &Path) {
+    if root.symlink_metadata().expect("there").is_dir() {
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).expect("changed");
+        for entry in std::fs::read_dir(root).expect("readable") {
+            remove(&entry.expect("an entry").path());
+        }
+        std::fs::remove_dir(root).expect("removed");
+    } else {
+        std::fs::remove_file(root).expect("removed");
+    }
+}
+
 /// Binds `from` over `to`; none without root.
 pub(crate) fn bind(from: &Path, to: &Path) -> Option<Mounted> {
     if !is_root() {

@@ -185,6 +185,8 @@ impl Staging {
     /// # Errors
     /// The tree is not the manifest's, or the disk did not confirm. The staging tree is discarded then.
     pub fn seal(mut self, progress: &mut dyn FnMut(u32)) -> Result<SealedStaging, StageError> {
+        #[cfg(feature = "test-hooks")]
+        super::pause::at("seal");
         match self.complete(progress) {
             Ok(()) => Ok(SealedStaging::new(self.site, self.shared.manifest.sha256())),
             Err(err) => Err(self.fail(err)),

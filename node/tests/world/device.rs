@@ -40,7 +40,7 @@ impl Device {
     }
 
     /// As another user, who owns the state directory too.
-    pub(crate) fn as_user(mut self, uid: u32) -> Self {
+    pub(crate) fn running_as(mut self, uid: u32) -> Self {
         std::fs::create_dir_all(&self.state).unwrap();
         std::os::unix::fs::chown(&self.state, Some(uid), Some(uid)).unwrap();
         let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));

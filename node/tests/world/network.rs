@@ -111,7 +111,6 @@ fn link_down(transport: &str) {
     for end in [importer.end(), exporter.end()] {
         assert_eq!(end.exit, Some(13), "{}", end.message());
         assert!(matches!(end.code(), "timeout" | "peer_gone"), "{}", end.message());
-        println!("{transport}: {}: {}", end.code(), end.message());
     }
     assert_eq!(picture(&target), before);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());

@@ -17,7 +17,7 @@ pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         assert!(std::env::var_os("CI").is_none(), "these tests need root");
-        println!("skipped: mounts and network namespaces need root");
+        eprintln!("skipped: mounts and network namespaces need root");
     }
     root
 }

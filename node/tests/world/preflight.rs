@@ -89,7 +89,7 @@ fn a_parent_of_somebody_else_is_refused() {
     let tree = place.tree("tree", 3, 1000);
     let (exporter, ticket) = place.exporter().send(&tree);
     let parent = place.dir("parent");
-    let importer = place.importer().as_user(NOBODY);
+    let importer = place.importer().running_as(NOBODY);
     refused(&importer, &ticket, &parent.join("new"), "target_parent_not_writable", "make it writable");
     let old = place.old_target("parent/old");
     std::os::unix::fs::chown(&old, Some(NOBODY), Some(NOBODY)).unwrap();

@@ -112,7 +112,6 @@ fn stopped_late(phase: &str, side: Side) {
         Side::Importer => importer.signal("TERM"),
     }
     let (importer, exporter) = (importer.end(), exporter.end());
-    println!("{phase}: importer {} exporter {}", importer.message(), exporter.message());
     if importer.exit == Some(0) {
         assert_eq!(picture(&target), want);
         assert!(exporter.exit == Some(0) || side == Side::Exporter, "{}", exporter.message());

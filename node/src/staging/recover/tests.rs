@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::super::testing::{Place as Ground, SMALL, image};
+use super::super::testing::{Place as Ground, SMALL, image, remove};
 use super::super::{ApplyHooks, KEEP_OLD, SessionState, on_apply_thread, rollback};
 use super::*;
 
@@ -99,7 +99,7 @@ fn a_crash_between_the_two_renames_is_completed_or_undone() {
         let record = journal(&ground).record().clone();
         fs::rename(ground.target(), ground.parent().join(record.aside())).unwrap();
         if lost {
-            fs::remove_dir_all(ground.parent().join(&record.staging)).unwrap();
+            remove(&ground.parent().join(&record.staging));
         }
         let expected = if lost { Outcome::RolledBack } else { Outcome::Completed };
         let settled = outcomes(&ground, SystemTime::now());
@@ -246,7 +246,7 @@ fn a_crash_right_after_the_staging_directory_was_made_leaves_nothing() {
     let ground = crashed(true, SessionState::Receiving, false, Method::Exchange);
     let mut journal = journal(&ground);
     let staging = ground.parent().join(&journal.record().staging);
-    fs::remove_dir_all(&staging).unwrap();
+    remove(&staging);
     fs::create_dir(&staging).unwrap();
     journal.update(|r| r.new = None).unwrap();
     drop(journal);

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::{Code, FailureReason};
 
-use super::super::testing::{Place, SMALL, Thing, image, is_root, manifest, tmpfs};
+use super::super::testing::{Place, SMALL, Thing, image, is_root, manifest, remove, tmpfs};
 use super::super::{PreflightError, RollbackError, SessionInfo, Staging, Target, TargetOptions, recover, rollback};
 use super::*;
 
@@ -165,7 +165,7 @@ fn a_target_that_appeared_or_was_replaced_is_a_conflict_and_nothing_is_touched()
 fn a_target_that_was_deleted_meanwhile_is_created_anew() {
     let place = Place::with_old();
     let ready = sealed(&place, 1);
-    fs::remove_dir_all(place.target()).unwrap();
+    remove(&place.target());
     let applied = ready.swap(&mut ()).unwrap();
     assert_eq!(applied.retained, None);
     assert!(applied.target_changed && place.target().join("run").exists());

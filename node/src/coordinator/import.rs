@@ -490,19 +490,6 @@ impl ImportJob {
     }
 
     /// Brings the view up to date.
-    /// Words for an end that only its code is known of. Files that failed for want of space have one remedy.
-    fn end_of(&self, code: Code) -> Failure {
-        let full = |session: &Session| {
-            session.core.failures().iter().any(|(index, _)| self.codes.get(index) == Some(&Code::NoSpace))
-        };
-        if code == Code::RetryExhausted && self.session.as_ref().is_some_and(full) {
-            let message = "the disk of the target is full: some files failed in every retry round";
-            let hint = "nothing was changed; free some space on its file system and start again";
-            return Failure::described(code, message, Some(hint.to_owned()), Role::Importer);
-        }
-        Failure::of(code, Role::Importer)
-    }
-
     fn refresh(&mut self, now: Moment) {
         let Some(session) = &self.session else { return };
         let core = &session.core;

@@ -48,6 +48,14 @@ impl Device {
         self
     }
 
+    /// Under a tracer that lets every `call` take longer. The tracer is the child's child: signals meet the program.
+    pub(crate) fn slowed_at(mut self, call: &str, time: Duration) -> Self {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:delay_enter={}", time.as_micros()));
+        let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", trace.as_str(), "-e", inject.as_str()];
+        self.prefix = strace.iter().map(Into::into).collect();
+        self
+    }
+
     pub(crate) fn with_home(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
         self

@@ -1,9 +1,10 @@
 //! Somebody stops one side (RELIABILITY F72): exit 130 there, a name at the other, the old tree in place.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::device::Device;
+use crate::device::{Device, End};
 use crate::net::Wire;
 use crate::place::{MIB, Place, is_root, leftovers, picture};
 
@@ -97,14 +98,27 @@ fn every_signal_stops_an_importer_that_looks_for_its_exporter() {
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
-/// A stop as late as it can be asked for: either it is in time, or the tree is whole and both sides say so.
-fn stopped_late(phase: &str, side: Side) {
+/// How a pair ended that was stopped at one side when the importer said `phase`.
+struct Late {
+    importer: End,
+    exporter: End,
+    is_old: bool,
+    is_new: bool,
+    leftovers: Vec<String>,
+}
+
+/// A stop late in the work; `slow` holds the importer up in one call, so that there is time for it.
+fn stopped_late(slow: Option<&str>, phase: &str, side: Side) -> Late {
     let place = Place::new();
     let tree = place.tree("tree", 60, 20_000);
     let target = place.old_target("target");
     let (before, want) = (picture(&target), picture(&tree));
     let (exporter, ticket) = place.exporter().send(&tree);
-    let mut importer = place.importer().receive(&ticket, &target);
+    let device = match slow {
+        Some(call) => place.importer().slowed_at(call, Duration::from_millis(1500)),
+        None => place.importer(),
+    };
+    let mut importer = device.receive(&ticket, &target);
     // a fast machine may be past it before it is told
     importer.until("the phase or the end", |e| e["phase"] == phase || e["event"] == "result");
     match side {
@@ -112,28 +126,76 @@ fn stopped_late(phase: &str, side: Side) {
         Side::Importer => importer.signal("TERM"),
     }
     let (importer, exporter) = (importer.end(), exporter.end());
-    if importer.exit == Some(0) {
-        assert_eq!(picture(&target), want);
-        assert!(exporter.exit == Some(0) || side == Side::Exporter, "{}", exporter.message());
-    } else {
-        assert_eq!(picture(&target), before);
-        assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
-        assert_ne!(exporter.exit, Some(0), "{}", exporter.message());
+    let now = picture(&target);
+    let leftovers = leftovers(&place.path(""));
+    Late { importer, exporter, is_old: now == before, is_new: now == want, leftovers }
+}
+
+impl Late {
+    /// The target is one of the two trees, both sides say which, and who was stopped says so or that it was too late.
+    #[track_caller]
+    fn is_settled(&self, side: Side) {
+        let said = format!("{:#} {:#}", self.importer.result, self.exporter.result);
+        assert!(self.is_old || self.is_new, "{said}");
+        assert_eq!(self.is_new, self.importer.exit == Some(0), "{said}");
+        assert!(self.is_old || side == Side::Exporter || self.exporter.exit == Some(0), "{said}");
+        assert!(self.is_new || self.exporter.exit != Some(0), "{said}");
+        assert!(self.is_new || self.leftovers.is_empty(), "{:?} {said}", self.leftovers);
+        let stopped = if side == Side::Importer { &self.importer } else { &self.exporter };
+        assert!(matches!(stopped.exit, Some(0 | 130)), "{said}");
     }
-    let stopped = if side == Side::Importer { &importer } else { &exporter };
-    assert!(matches!(stopped.exit, Some(0 | 130)), "{:#}", stopped.result);
 }
 
 #[test]
-fn a_stop_around_the_swap_is_in_time_or_too_late_and_never_in_between() {
+fn a_stop_at_any_phase_leaves_the_old_or_the_new_tree_and_both_sides_know_which() {
     if !is_root() {
         return;
     }
     for side in [Side::Importer, Side::Exporter] {
         for phase in ["manifest_receiving", "bulk_transferring", "final_verifying", "applying"] {
-            stopped_late(phase, side);
+            stopped_late(None, phase, side).is_settled(side);
         }
     }
+}
+
+#[test]
+fn a_stop_of_the_importer_while_the_disk_is_flushed_is_in_time() {
+    if !can_slow_down() {
+        return;
+    }
+    let late = stopped_late(Some("syncfs"), "final_verifying", Side::Importer);
+    late.is_settled(Side::Importer);
+    assert!(late.is_old, "{:#}", late.importer.result);
+    assert_eq!(late.importer.exit, Some(130), "{:#}", late.importer.result);
+}
+
+#[test]
+fn an_importer_that_has_every_file_goes_on_and_its_stopped_exporter_claims_nothing() {
+    if !can_slow_down() {
+        return;
+    }
+    for (slow, phase) in [("syncfs", "final_verifying"), ("renameat2", "applying")] {
+        let late = stopped_late(Some(slow), phase, Side::Exporter);
+        late.is_settled(Side::Exporter);
+        assert!(late.is_new, "{:#}", late.importer.result);
+        late.exporter.is(130, "interrupted", "look there");
+    }
+}
+
+#[test]
+fn a_stop_of_the_importer_once_the_swap_has_begun_is_too_late() {
+    if !can_slow_down() {
+        return;
+    }
+    let late = stopped_late(Some("renameat2"), "applying", Side::Importer);
+    late.is_settled(Side::Importer);
+    assert!(late.is_new, "{:#}", late.importer.result);
+}
+
+fn can_slow_down() -> bool {
+    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "in CI this test must run: it needs strace");
+    found && is_root()
 }
 
 #[test]

@@ -174,8 +174,18 @@ fn exhaustive_kills_of_the_whole_importer_and_of_recovery() {
         return;
     }
     let calls = [
-        "syncfs", "fsync", "renameat", "renameat2", "unlinkat", "symlinkat", "mkdirat", "openat2", "fchmod",
-        "utimensat", "write", "openat",
+        "syncfs",
+        "fsync",
+        "renameat",
+        "renameat2",
+        "unlinkat",
+        "symlinkat",
+        "mkdirat",
+        "openat2",
+        "fchmod",
+        "utimensat",
+        "write",
+        "openat",
     ];
     for standing in [true, false] {
         for call in calls {
@@ -190,7 +200,8 @@ fn exhaustive_kills_of_the_whole_importer_and_of_recovery() {
         recovery_killed(("fsync", 3), &steps, standing, &mut tally);
         recovery_killed(("fsync", 1), &steps, standing, &mut tally);
         tell(&format!("recovery, standing {standing}"), &tally);
-        for call in ["syncfs", "fsync", "renameat", "renameat2", "unlinkat", "mkdirat", "symlinkat", "fchmod", "write"] {
+        for call in ["syncfs", "fsync", "renameat", "renameat2", "unlinkat", "mkdirat", "symlinkat", "fchmod", "write"]
+        {
             let mut tally = Tally::default();
             sweep_whole(call, standing, &mut tally);
             tell(&format!("whole importer at every {call}, standing {standing}"), &tally);

@@ -39,7 +39,8 @@ pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T 
 /// `trace=` and `inject=` arguments.
 pub(crate) fn expressions(injections: &[String]) -> Vec<String> {
     let calls: Vec<_> = injections.iter().filter_map(|i| i.split(':').next()).collect();
-    let mut args = vec!["-qq".into(), "-o".into(), "/dev/null".into(), "-e".into(), format!("trace={}", calls.join(","))];
+    let mut args =
+        vec!["-qq".into(), "-o".into(), "/dev/null".into(), "-e".into(), format!("trace={}", calls.join(","))];
     for injection in injections {
         args.extend(["-e".into(), format!("inject={injection}")]);
     }

@@ -4,7 +4,7 @@
 //! Every job has a [`JobView`] in a watch channel; it always holds the newest state, so a slow reader
 //! misses intermediate states but never the last one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use me_sync_protocol::ids::SessionId;
@@ -90,6 +90,7 @@ pub struct Review {
     /// Names at the top of the incoming tree, the first ten.
     pub top_names: Vec<String>,
     /// The directory that will become that tree.
+    #[serde(serialize_with = "as_path")]
     pub target: PathBuf,
     /// What is there now and will be kept for rollback; none when the target does not exist or is empty.
     pub replaces: Option<OldTreeSummary>,
@@ -125,8 +126,10 @@ pub struct Completion {
     /// SHA-256 of the manifest, hex: the name of this exact tree.
     pub manifest_sha256: String,
     /// The directory that is now that tree (importer).
+    #[serde(serialize_with = "as_optional_path")]
     pub target: Option<PathBuf>,
     /// Where the replaced tree is kept (importer), if there was one.
+    #[serde(serialize_with = "as_optional_path")]
     pub retained: Option<PathBuf>,
     /// Until when, in milliseconds since 1970.
     pub retained_until_ms: Option<u64>,
@@ -266,6 +269,18 @@ fn as_text<T: ToString, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Erro
 fn as_optional_text<T: ToString, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => s.serialize_some(&value.to_string()),
+        None => s.serialize_none(),
+    }
+}
+
+/// JSON has no bytes: what is not UTF-8 in a local path becomes U+FFFD.
+fn as_path<S: Serializer>(value: &Path, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&value.to_string_lossy())
+}
+
+fn as_optional_path<S: Serializer>(value: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => s.serialize_some(&value.to_string_lossy()),
         None => s.serialize_none(),
     }
 }

@@ -36,7 +36,7 @@ use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connect::{Established, Route};
@@ -44,7 +44,7 @@ use self::control::ControlLink;
 use self::explain::Failure;
 use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
-use self::streams::Greeted;
+use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
 use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{self, Clock};
@@ -226,7 +226,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
-    greetings: Arc<Semaphore>,
+    greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -262,7 +262,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
-        greetings: Arc::new(Semaphore::new(streams::MAX_GREETINGS)),
+        greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
         shutdown: None,
     };
@@ -378,14 +378,12 @@ impl Coordinator {
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let connecting = CancellationToken::new();
         let (net, events, cancelled) = (self.shared.net.clone(), self.shared.events.clone(), connecting.clone());
-        tokio::spawn(async move {
-            let result = tokio::select! {
-                () = cancelled.cancelled() => return,
-                result = connect::establish(net, ticket, route) => result,
-            };
+        let route_task = tokio::spawn(async move {
+            let result = connect::establish(net, ticket, route, cancelled).await;
             events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
         });
-        self.jobs.insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting))));
+        self.jobs
+            .insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting, route_task))));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
     }
 
@@ -422,7 +420,7 @@ impl Coordinator {
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::InboundStream(inbound) => {
-                streams::greet(inbound, &self.greetings, self.shared.events.clone());
+                self.greetings.greet(inbound, self.shared.events.clone());
             }
             NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
             // sessions notice through their own streams
@@ -439,7 +437,14 @@ impl Coordinator {
                     session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
                 };
                 let now = self.shared.clock.now();
-                match self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms()) {
+                let answer = self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms());
+                // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
+                let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
+                let answer = match answer {
+                    Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
+                    other => other,
+                };
+                match answer {
                     Ok(redeemed) => {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
@@ -532,11 +537,7 @@ impl Job {
 
     /// The session and its peer, while it is alive.
     fn session(&self) -> Option<(SessionId, PeerId)> {
-        let is_over = match self {
-            Self::Export(job) => job.is_over(),
-            Self::Import(job) => job.is_over(),
-        };
-        self.party().filter(|_| !is_over)
+        self.party().filter(|_| !self.is_over())
     }
 
     /// The session and its peer, ended or not.
@@ -544,6 +545,13 @@ impl Job {
         match self {
             Self::Export(job) => job.session(),
             Self::Import(job) => job.session(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Export(job) => job.is_over(),
+            Self::Import(job) => job.is_over(),
         }
     }
 }

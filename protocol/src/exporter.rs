@@ -282,13 +282,15 @@ impl Exporter {
         if !list.partial.is_empty() {
             return Err(Violation { code: Code::OffsetMismatch, what: "partial files in a session that keeps none" });
         }
-        if list.more && list.ranges.is_empty() {
-            return Err(Violation::unexpected("an empty part of a pending_list"));
+        if list.more {
+            return if list.ranges.is_empty() {
+                Err(Violation::unexpected("an empty part of a pending_list"))
+            } else {
+                Ok(())
+            };
         }
-        if !list.more {
-            let asked = std::mem::take(asked);
-            self.send_files(now, 0, asked);
-        }
+        let asked = std::mem::take(asked);
+        self.send_files(now, 0, asked);
         Ok(())
     }
 

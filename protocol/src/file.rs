@@ -196,14 +196,18 @@ impl LaneReceiver {
         if bytes.len() > self.max_chunk {
             return Err(Violation { code: Code::FrameTooLarge, what: "a chunk larger than was agreed" });
         }
-        // checked against what is left, so that no sum can overflow
-        if bytes.len() as u64 > file.size - file.arrived {
+        file.arrived = file.arrived.saturating_add(bytes.len() as u64);
+        let surplus = file.arrived.saturating_sub(file.size);
+        if surplus > 0 {
             file.failed.get_or_insert(FailureReason::SizeMismatch);
+        }
+        // a file may be wrong, but not without end: its bytes count as progress
+        if surplus > self.max_chunk as u64 {
+            return Err(Violation { code: Code::SizeMismatch, what: "a file goes on and on past its declared size" });
         }
         if file.failed.is_some() {
             return Ok(LaneStep::Ignore);
         }
-        file.arrived += bytes.len() as u64;
         file.hash.update(&bytes);
         Ok(LaneStep::Write(bytes))
     }

@@ -284,6 +284,7 @@ impl Importer {
             (Frame::ManifestEnd(end), State::AwaitManifest(assembler @ Some(_))) => {
                 match assembler.take().map(|a| a.end(end.manifest_sha256)) {
                     Some(Ok(manifest)) => {
+                        self.liveness.restart(now);
                         self.review(manifest);
                         Ok(())
                     }
@@ -391,10 +392,15 @@ impl Importer {
             return Err(Violation::unexpected("the number of files sent is not the number that was declared"));
         }
         let Some(ledger) = self.ledger.as_mut().filter(|_| settled == ended) else { return Ok(()) };
+        // the right to send the others ends here; a lane that has used it would write beside the retry's
+        if ledger.pending().any(|index| !self.requested.claim(index)) {
+            return Err(Violation::unexpected("a round that ends inside a file"));
+        }
         ledger.fail_pending(FailureReason::ProtocolError);
         let next = round + 1;
         if ledger.is_complete() {
             self.send(Frame::RetryRequest(RetryRequest { round: next, failed: Vec::new(), more: false }));
+            self.liveness.restart(now);
             self.state = State::AwaitFinalize;
         } else if next > self.policy.max_rounds {
             self.stop(Code::RetryExhausted, true);
@@ -443,12 +449,14 @@ impl Importer {
         Ok(())
     }
 
-    /// Does the exporter owe bytes right now?
+    /// Does the exporter owe something right now? Signs of life alone do not put that off.
     fn is_owed(&self) -> bool {
         match &self.state {
             State::AwaitManifest(assembler) => assembler.is_some(),
-            State::Receiving { settled, ended, planned, .. } => *settled < ended.unwrap_or(*planned),
-            State::Review { .. } | State::AwaitFinalize | State::Applying { .. } | State::Over => false,
+            State::Review { asked, .. } => !asked,
+            State::Receiving { settled, ended, .. } => ended.is_none_or(|ended| *settled < ended),
+            State::AwaitFinalize => true,
+            State::Applying { .. } | State::Over => false,
         }
     }
 

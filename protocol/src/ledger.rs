@@ -95,6 +95,12 @@ impl Ledger {
         })
     }
 
+    /// Pending entries, ascending.
+    pub fn pending(&self) -> impl Iterator<Item = EntryIndex> + '_ {
+        let pending = (0..).zip(&self.status).filter(|(_, status)| **status == Status::Pending);
+        pending.map(|(index, _)| EntryIndex(index))
+    }
+
     /// Pending entries as ranges, ascending. What is no file may lie inside a range.
     pub fn pending_ranges(&self) -> Vec<IndexRange> {
         let mut ranges: Vec<IndexRange> = Vec::new();

@@ -174,6 +174,19 @@ codes! {
     PathNotAllowed = "path_not_allowed",
 }
 
+impl From<FailureReason> for Code {
+    /// The code that says no more than the reason; broken rules about one file are `frame_unexpected`.
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::IoError => Self::IoError,
+            FailureReason::HashMismatch => Self::HashMismatch,
+            FailureReason::SizeMismatch => Self::SizeMismatch,
+            FailureReason::Timeout => Self::Timeout,
+            FailureReason::ProtocolError => Self::FrameUnexpected,
+        }
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

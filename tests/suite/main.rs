@@ -1,5 +1,9 @@
 //! Several nodes in one process, on real sockets (127.0.0.1, mDNS off) and real files.
 
+mod hostile_exporter;
+mod hostile_importer;
+mod isolation;
 mod retry;
 mod support;
+mod tickets;
 mod transfer;

@@ -112,3 +112,41 @@ async fn a_used_ticket_opens_nothing_and_leaves_nothing() {
     assert!(!dir.path().join("second").exists());
     assert!(leftovers(dir.path()).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_while_its_staging_is_made_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    for n in 0..10_000 {
+        std::fs::create_dir_all(source.join(format!("{}/{n}", n % 100))).unwrap();
+    }
+    file(&source, "f", 1, 0o644);
+    let place = dir.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let (a, b) = (TestNode::start().await, TestNode::start().await);
+    let (export, import) = migrate(&a, &b, &source, &place.join("target")).await;
+    while !leftovers(&place).iter().any(|p| p.join("0").exists()) {
+        assert!(import.view().outcome.is_none(), "the staging tree is seen before the end");
+        tokio::task::yield_now().await;
+    }
+    export.abort().await;
+    failed(&import).await;
+    assert!(leftovers(&place).is_empty(), "nothing is left when the end is heard of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_does_not_wait_for_an_importer_that_stopped_right_after_it_redeemed() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    file(&source, "f", 1 << 20, 0o644);
+    for n in 0..5 {
+        let (a, b) = (TestNode::start().await, TestNode::start().await);
+        let (export, import) = migrate(&a, &b, &source, &dir.path().join(format!("target{n}"))).await;
+        while export.view().session_id.is_none() {
+            tokio::task::yield_now().await;
+        }
+        import.abort().await;
+        assert_eq!(failed(&import).await, Code::Aborted);
+        assert!(matches!(failed(&export).await, Code::Aborted | Code::PeerGone));
+    }
+}

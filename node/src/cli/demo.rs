@@ -59,7 +59,13 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     let stage = stop.unless(blocking(move || prepare(args.src, args.dst))).await???;
     out.say(format_args!("{} -> {}", human::path(&stage.source), human::path(&stage.target)));
-    let (done, time) = migrate(&stage, globals, out, stop).await?;
+    let (done, time) = match migrate(&stage, globals, out, stop).await {
+        Ok(done) => done,
+        Err(err) => {
+            discard(&stage, &err, out).await;
+            return Err(err);
+        }
+    };
     let (source, target) = (stage.source.clone(), stage.target.clone());
     let judged = stop.unless(blocking(move || compare(&source, &target))).await??;
     let judged = judged.map_err(|err| {
@@ -103,6 +109,16 @@ fn prepare(src: Option<PathBuf>, dst: Option<PathBuf>) -> Result<Stage, CliError
     };
     let target = dst.unwrap_or_else(|| base.join("target"));
     Ok(Stage { base, source, target })
+}
+
+/// Takes away what a demo without effect made; what may be needed to settle a swap stays and is named.
+async fn discard(stage: &Stage, err: &CliError, out: Out) {
+    let base = stage.base.clone();
+    let unsettled = matches!(err.exit, Exit::ApplyFailed | Exit::HealthFailed);
+    let gone = !unsettled && blocking(move || fs::remove_dir_all(base).is_ok()).await.unwrap_or(false);
+    if !gone {
+        out.say(format_args!("the demo's files are left in {}", human::path(&stage.base)));
+    }
 }
 
 fn fresh(place: &Path) -> io::Result<PathBuf> {

@@ -105,6 +105,12 @@ pub(crate) fn short_peer(peer_id: &str) -> String {
     escaped(&format!("…{}", tail.into_iter().rev().collect::<String>())).to_string()
 }
 
+/// A device as people know it; one that says no name is known by its id alone.
+pub(crate) fn device(name: &str, peer_id: &str) -> String {
+    let name = if name.is_empty() { "the other device" } else { name };
+    format!("{} ({})", escaped(name), short_peer(peer_id))
+}
+
 fn whole(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     chars.chunks(100).map(|part| escaped(&part.iter().collect::<String>()).to_string()).collect()

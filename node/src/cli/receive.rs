@@ -122,12 +122,10 @@ async fn import(
     let dir = options.target.clone();
     let job = stop.unless(node.import(ticket, options)).await??;
     let mut render = Render::new(out);
-    let mut name = None;
     loop {
         match follow(&job, &mut render, stop).await? {
-            Step::Completed(done) => return Ok((*done, render.moving_for(), name)),
+            Step::Completed(done) => return Ok((*done, render.moving_for(), job.view().source_name)),
             Step::Review(review) => {
-                name = Some(review.source_name.clone());
                 decide(&job, &review, &dir, answer, out, stop).await?;
                 render.resume();
             }
@@ -176,7 +174,7 @@ async fn decide(
 fn summary(job: &JobHandle, review: &Review, answer: Answer, out: Out) {
     let mut text = String::new();
     if let Some(peer) = job.view().peer {
-        text += &format!("From    {} ({})\n", escaped(&peer.device_name), human::short_peer(&peer.peer_id));
+        text += &format!("From    {}\n", human::device(&peer.device_name, &peer.peer_id));
     }
     text += &format!(
         "Comes   {}: {}, {}\n",

@@ -43,8 +43,7 @@ impl Render {
             self.peer_told = true;
             self.out.event("peer", peer);
             let how = peer.transport.as_deref().map(|t| format!(" over {}", escaped(t))).unwrap_or_default();
-            let (name, id) = (escaped(&peer.device_name), human::short_peer(&peer.peer_id));
-            self.say(format_args!("connected to {name} ({id}){how}"));
+            self.say(format_args!("connected to {}{how}", human::device(&peer.device_name, &peer.peer_id)));
         }
         if self.out.json {
             self.tell(view);
@@ -73,11 +72,13 @@ impl Render {
         }
     }
 
-    /// Puts a bar back after a question.
+    /// Puts a bar back after a question, and starts the time anew.
     pub(crate) fn resume(&mut self) {
         if self.bar.is_some() {
             self.bar = Some(bar());
         }
+        // the time a person took to answer is not the transfer's
+        self.moving_since = None;
     }
 
     /// Time since the other device was there.
@@ -146,10 +147,12 @@ fn progress_fields(view: &JobView) -> Value {
 /// One line: what, how far, how fast, how long still.
 fn line(view: &JobView) -> String {
     let p = &view.progress;
-    let mut text = escaped(&p.detail).to_string();
-    if text.is_empty() {
-        text = view.phase.to_string();
-    }
+    let waiting = view.role == Role::Exporter && view.peer.is_none();
+    let mut text = match p.detail.as_str() {
+        "" if waiting => "waiting for the other device".to_owned(),
+        "" => view.phase.to_string(),
+        detail => escaped(detail).to_string(),
+    };
     if p.files_total > 0 {
         text += &format!(
             ": {}/{} files, {} of {}",
@@ -168,9 +171,6 @@ fn line(view: &JobView) -> String {
     }
     if p.retry_round > 0 {
         text += &format!(", retry {}", p.retry_round);
-    }
-    if view.role == Role::Exporter && view.peer.is_none() {
-        text += " (waiting for the other device)";
     }
     text
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         human::path(&done.retained),
         human::wall(done.keep_until_ms)
     ));
-    out.success(json!({ "session_id": done.session.to_string(), "target": done.target,
-        "target_exists": done.target_exists, "retained": done.retained, "retained_until_ms": done.keep_until_ms }));
+    out.success(json!({ "session_id": done.session.to_string(), "target": done.target.to_string_lossy(),
+        "target_exists": done.target_exists, "retained": done.retained.to_string_lossy(), "retained_until_ms": done.keep_until_ms }));
     Ok(())
 }

@@ -105,10 +105,9 @@ async fn offer(
         json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms,
         "peer_id": node.peer_id(), "addresses": offer.ticket.addresses }),
     );
-    if out.terminal && with_qr && !out.quiet && !out.json {
-        if let Some(code) = qr::for_terminal(&offer.ticket_uri) {
-            out.say(code);
-        }
+    let wants_qr = out.terminal && with_qr && !out.quiet && !out.json;
+    if let Some(code) = wants_qr.then(|| qr::for_terminal(&offer.ticket_uri)).flatten() {
+        out.say(code);
     }
     out.say(format_args!("The ticket, good once and for {} (keep it secret):", human::duration(ttl)));
     out.data(&offer.ticket_uri);
@@ -117,7 +116,7 @@ async fn offer(
     let mut render = Render::new(out);
     loop {
         if let Step::Completed(done) = follow(&offer.job, &mut render, stop).await? {
-            let peer = offer.job.view().peer.map(|p| escaped(&p.device_name).to_string());
+            let peer = offer.job.view().peer.map(|p| human::device(&p.device_name, &p.peer_id));
             return Ok((*done, render.moving_for(), peer));
         }
     }

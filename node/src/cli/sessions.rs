@@ -66,9 +66,9 @@ fn show(record: &SessionRecord, out: Out) {
         "session",
         json!({
             "session_id": record.session.to_string(), "role": "importer", "state": state,
-            "peer_id": record.peer_id, "device_name": record.peer_name, "target": record.target,
+            "peer_id": record.peer_id, "device_name": record.peer_name, "target": record.target.to_string_lossy(),
             "files": record.files, "bytes": record.bytes, "created_ms": record.created_ms,
-            "updated_ms": record.updated_ms, "retained": record.retained, "retained_until_ms": record.keep_until_ms,
+            "updated_ms": record.updated_ms, "retained": record.retained.as_ref().map(|r| r.to_string_lossy()), "retained_until_ms": record.keep_until_ms,
             "target_existed": record.target_existed, "code": record.code.map(|c| c.as_str()),
         }),
     );

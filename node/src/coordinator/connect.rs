@@ -5,16 +5,20 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId, Stream};
 use me_sync_protocol::frame::{Role, StreamHello};
 use me_sync_protocol::ids::Nonce;
-use me_sync_protocol::message::{Granted, Redeem, Request, Response};
+use me_sync_protocol::message::{AbortSession, Granted, Redeem, Request, Response};
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
+use tokio_util::sync::CancellationToken;
 
 use super::explain::Failure;
 use super::streams;
 use crate::api::{self, PeerSummary};
 use crate::net::{NetHandle, TransportPreference};
 use crate::random;
+
+/// How long the exporter has to hear that the importer stopped.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What is needed to reach the exporter.
 #[derive(Debug)]
@@ -36,13 +40,22 @@ pub(super) struct Established {
     pub(super) control: Stream,
 }
 
-/// Goes all the way, or says in words for people where it ended.
-pub(super) async fn establish(net: NetHandle, ticket: Ticket, route: Route) -> Result<Established, Failure> {
+/// Goes all the way, or says in words for people where it ended. Stopped after the ticket was redeemed, it tells
+/// the exporter, which would wait for this importer otherwise.
+pub(super) async fn establish(
+    net: NetHandle,
+    ticket: Ticket,
+    route: Route,
+    stop: CancellationToken,
+) -> Result<Established, Failure> {
     let failed = |code| Failure::of(code, api::Role::Importer);
-    let connected = net
-        .connect(route.peer, route.addresses, route.transport, route.timeout)
-        .await
-        .map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), None, api::Role::Importer))?;
+    let connecting = net.connect(route.peer, route.addresses, route.transport, route.timeout);
+    let connected = tokio::select! {
+        () = stop.cancelled() => return Err(failed(Code::Aborted)),
+        connected = connecting => connected,
+    };
+    let connected =
+        connected.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), None, api::Role::Importer))?;
     let summary = PeerSummary {
         peer_id: route.peer.to_string(),
         device_name: connected.hello.device_name,
@@ -69,6 +82,18 @@ pub(super) async fn establish(net: NetHandle, ticket: Ticket, route: Route) -> R
         return Err(failed(Code::VersionMismatch));
     }
     let hello = StreamHello { session_id: granted.session_id, role: Role::Control };
-    let control = streams::open(&net, route.peer, hello).await.map_err(failed)?;
+    let opened = tokio::select! {
+        () = stop.cancelled() => Err(Code::Aborted),
+        opened = streams::open(&net, route.peer, hello) => opened,
+    };
+    let control = match opened {
+        Ok(control) => control,
+        Err(code) => {
+            let abort = AbortSession { session_id: granted.session_id, code };
+            // the exporter may be gone; then there is nobody to tell
+            tokio::time::timeout(FAREWELL, net.request(route.peer, Request::Abort(abort))).await.ok();
+            return Err(failed(code));
+        }
+    };
     Ok(Established { peer: route.peer, summary, granted, control })
 }

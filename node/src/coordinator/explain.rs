@@ -25,6 +25,18 @@ impl Failure {
         Self { code, message: message.to_string(), hint }
     }
 
+    /// The retry rounds are over. When all failing files have one cause, that is what people can mend.
+    pub(super) fn exhausted(causes: impl IntoIterator<Item = Option<Code>>, role: Role) -> Self {
+        let general = Self::of(Code::RetryExhausted, role);
+        let mut causes = causes.into_iter();
+        let Some(first) = causes.next().flatten() else { return general };
+        if causes.any(|cause| cause != Some(first)) {
+            return general;
+        }
+        let cause = Self::of(first, role);
+        Self { message: format!("{}: {}", general.message, cause.message), hint: cause.hint, ..general }
+    }
+
     pub(super) fn into_outcome(self) -> Outcome {
         Outcome::Failed { code: self.code, message: self.message, hint: self.hint }
     }

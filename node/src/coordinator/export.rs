@@ -315,6 +315,10 @@ impl ExportJob {
                 message: "the connection was lost while the other device was applying the tree".to_owned(),
                 hint: "look there whether it finished; this device's tree is as it was".to_owned(),
             },
+            Code::RetryExhausted => {
+                let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
+                Failure::exhausted(causes, Role::Exporter)
+            }
             _ => Failure::of(code, Role::Exporter),
         }
     }

@@ -13,7 +13,7 @@ use me_sync_protocol::message::Granted;
 use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::Established;
@@ -45,6 +45,10 @@ pub(super) struct ImportJob {
     /// The session and its peer, kept after the end.
     party: Option<(SessionId, PeerId)>,
     staging: Option<Staging>,
+    /// The staging tree is being made, off this thread: the end waits for it, so that it can be removed.
+    is_staging: bool,
+    /// The end that waits.
+    ending: Option<Outcome>,
     completion: Option<Completion>,
     codes: BTreeMap<EntryIndex, Code>,
     /// The person's last word while the staged tree is being verified.
@@ -52,6 +56,8 @@ pub(super) struct ImportJob {
     rate: RateMeter,
     failure: Option<Failure>,
     connecting: CancellationToken,
+    /// Connects and redeems; ends by itself, soon after it is stopped.
+    route: Option<JoinHandle<()>>,
     is_over: bool,
 }
 
@@ -78,6 +84,7 @@ impl ImportJob {
         ask: bool,
         target: Target,
         connecting: CancellationToken,
+        route: JoinHandle<()>,
     ) -> Self {
         Self {
             id,
@@ -87,12 +94,15 @@ impl ImportJob {
             session: None,
             party: None,
             staging: None,
+            is_staging: false,
+            ending: None,
             completion: None,
             codes: BTreeMap::new(),
             stop_apply: Arc::default(),
             rate: RateMeter::default(),
             failure: None,
             connecting,
+            route: Some(route),
             is_over: false,
         }
     }
@@ -228,14 +238,17 @@ impl ImportJob {
     }
 
     pub(super) fn staged(&mut self, result: Result<Staging, StageError>, shared: &Shared) {
+        self.is_staging = false;
         match result {
-            // the session ended while the directories were made
-            Ok(staging) if self.is_over => discard_in_background(staging),
             Ok(staging) => {
                 self.staging = Some(staging);
                 self.input(Input::Accept, shared);
             }
             Err(e) => self.stop(described(e.code(), &e), shared),
+        }
+        // the session ended while the directories were made
+        if let Some(outcome) = self.ending.take() {
+            self.wind_up(outcome, shared);
         }
     }
 
@@ -373,6 +386,7 @@ impl ImportJob {
             peer_id: session.peer.to_string(),
             keep_old: staging::KEEP_OLD,
         };
+        self.is_staging = true;
         let (state, session) = (shared.state.clone(), session.id);
         let (events, id) = (shared.events.clone(), self.id);
         tokio::task::spawn_blocking(move || {
@@ -414,11 +428,20 @@ impl ImportJob {
         self.view.send_modify(|view| view.review = None);
         let outcome = match outcome {
             Ok(()) => Outcome::Completed(self.completion.take().unwrap_or_else(Completion::nothing)),
-            Err(code) => {
-                let failure = self.failure.take().unwrap_or_else(|| Failure::of(code, Role::Importer));
-                failure.into_outcome()
-            }
+            Err(code) => self.failure.take().unwrap_or_else(|| self.explain(code)).into_outcome(),
         };
+        if let Some(session) = &self.session {
+            session.stop.cancel();
+        }
+        if self.is_staging {
+            self.ending = Some(outcome);
+        } else {
+            self.wind_up(outcome, shared);
+        }
+    }
+
+    /// Lets everything go, then reports the end: nothing of a failed session is left when people hear of it.
+    fn wind_up(&mut self, outcome: Outcome, shared: &Shared) {
         let code = match &outcome {
             Outcome::Failed { code, .. } => *code,
             Outcome::Completed(_) => Code::Aborted,
@@ -430,9 +453,12 @@ impl ImportJob {
             }
             None => (None, JoinSet::new()),
         };
-        let (staging, target) = (self.staging.take(), self.target.take());
+        let (staging, target, route) = (self.staging.take(), self.target.take(), self.route.take());
         let (events, id) = (shared.events.clone(), self.id);
         tokio::spawn(async move {
+            if let Some(route) = route {
+                route.await.ok();
+            }
             if let Some(control) = control {
                 control.await.ok();
             }
@@ -449,6 +475,18 @@ impl ImportJob {
             }
             events.send(Event::Job(id, JobEvent::Finished(Box::new(outcome)))).await.ok();
         });
+    }
+
+    fn explain(&self, code: Code) -> Failure {
+        match (code, &self.session) {
+            (Code::RetryExhausted, Some(session)) => {
+                let failing = session.core.failures().into_iter();
+                let causes =
+                    failing.map(|(index, reason)| Some(self.codes.get(&index).copied().unwrap_or(reason.into())));
+                Failure::exhausted(causes, Role::Importer)
+            }
+            _ => Failure::of(code, Role::Importer),
+        }
     }
 
     /// Brings the view up to date.
@@ -552,10 +590,6 @@ impl staging::ApplyHooks for LastChance {
 
 fn described(code: Code, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::described(code, crate::errors::chain(error), None, Role::Importer)
-}
-
-fn discard_in_background(staging: Staging) {
-    tokio::task::spawn_blocking(move || discard(staging, Code::Aborted));
 }
 
 fn discard(staging: Staging, code: Code) {

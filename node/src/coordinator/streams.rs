@@ -1,5 +1,6 @@
 //! Opening and greeting streams (SPEC §5.3): the opener's first frame names session and role, the acceptor acks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use libp2p::{PeerId, Stream};
@@ -13,8 +14,9 @@ use super::Event;
 use crate::link::{self, FrameWriter};
 use crate::net::{InboundStream, NetHandle};
 
-/// Streams that may be in their greeting at once, from all peers.
-pub(super) const MAX_GREETINGS: usize = 16;
+/// Streams of one peer that may be in their greeting at once; a session opens five. Peers are bounded by their
+/// connections, so there is no common limit that one of them could use up for the others.
+const MAX_GREETINGS: usize = 8;
 /// Tries to open a stream: the acceptor drops streams silently while it is crowded.
 const TRIES: u32 = 3;
 
@@ -26,13 +28,25 @@ pub(super) struct Greeted {
     pub(super) stream: Stream,
 }
 
-/// Reads the greeting in a task of its own; a stream too many is dropped, its opener tries again.
-pub(super) fn greet(inbound: InboundStream, slots: &Arc<Semaphore>, events: mpsc::Sender<Event>) {
-    let Ok(permit) = slots.clone().try_acquire_owned() else {
-        tracing::debug!(peer = %inbound.peer, "too many streams at once; one is dropped");
-        return;
-    };
-    tokio::spawn(read_greeting(inbound, permit, events));
+/// Which peers have streams that have not said yet what they are for.
+#[derive(Debug, Default)]
+pub(super) struct Greetings {
+    slots: HashMap<PeerId, Arc<Semaphore>>,
+}
+
+impl Greetings {
+    /// Reads the greeting in a task of its own; a stream too many is dropped, its opener tries again.
+    pub(super) fn greet(&mut self, inbound: InboundStream, events: mpsc::Sender<Event>) {
+        let peer = inbound.peer;
+        // whoever has no greeting under way needs no entry
+        self.slots.retain(|other, slots| *other == peer || slots.available_permits() < MAX_GREETINGS);
+        let slots = self.slots.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(MAX_GREETINGS)));
+        let Ok(permit) = slots.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, "too many streams at once; one is dropped");
+            return;
+        };
+        tokio::spawn(read_greeting(inbound, permit, events));
+    }
 }
 
 async fn read_greeting(inbound: InboundStream, permit: OwnedSemaphorePermit, events: mpsc::Sender<Event>) {

@@ -277,7 +277,7 @@ fn check_forbidden(
     if let Some(home) = std::env::var_os("HOME").filter(|h| Path::new(h).is_absolute()) {
         let same = same_or_inside(Path::new(&home), path, inode);
         if same == Relation::Same && !options.allow_home {
-            return refuse("is your home directory");
+            return refuse("is your home directory, which is replaced only with --i-mean-home");
         }
         if same == Relation::Inside {
             return refuse("contains your home directory");

@@ -77,6 +77,21 @@ fn nothing_is_written_past_the_declared_size() {
     assert_eq!(steps[1..], [LaneStep::Write(Bytes::from_static(b"alp")), LaneStep::Ignore, LaneStep::Ignore]);
 }
 
+// RELIABILITY A43: bytes that are passed over must not keep a session alive for ever
+#[test]
+fn a_file_that_goes_on_past_its_size_by_more_than_a_chunk_ends_the_session() {
+    let surplus = || Frame::FileChunk(vec![0; 4096].into());
+    assert!(play([begin(0, b"alpha"), chunk(b"alpha"), surplus()]).is_ok());
+    let endless = [begin(0, b"alpha"), chunk(b"alpha"), surplus(), chunk(b"x")];
+    assert_eq!(play(endless).err(), Some(Code::SizeMismatch));
+    let mut lane = lane();
+    lane.handle(begin(0, b"alpha")).expect("legal");
+    lane.fail(FailureReason::IoError);
+    assert_eq!(lane.handle(chunk(b"alpha")), Ok(LaneStep::Ignore));
+    lane.handle(surplus()).expect("one chunk of patience");
+    assert!(lane.handle(surplus()).is_err());
+}
+
 #[test]
 fn frames_out_of_place_end_the_session() {
     let begin_a = || begin(0, b"alpha");

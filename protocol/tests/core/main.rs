@@ -1,5 +1,8 @@
 //! The two session cores in conversation, under one virtual clock (SPEC §10).
 
 mod conversation;
+mod invariants;
 mod pair;
+mod states;
 mod tree;
+mod violations;

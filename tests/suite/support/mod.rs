@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test module uses its part")]
 
+pub(crate) mod peer;
+pub(crate) mod raw;
 pub(crate) mod tree;
+pub(crate) mod world;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A node with a state directory of its own.
 pub(crate) struct TestNode {
     pub(crate) node: Node,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl TestNode {
@@ -37,7 +40,7 @@ impl TestNode {
         config.mdns = false;
         config.device_name = "test device".to_owned();
         change(&mut config);
-        Self { node: Node::spawn(config).await.expect("the node starts"), _state: state }
+        Self { node: Node::spawn(config).await.expect("the node starts"), state }
     }
 
     pub(crate) async fn corrupting(faults: &[(&str, u32)]) -> Self {
@@ -47,6 +50,10 @@ impl TestNode {
 
     pub(crate) async fn over(transports: Transports) -> Self {
         Self::with(|config| config.transports = transports).await
+    }
+
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.state.path()
     }
 
     pub(crate) async fn offer(&self, source: &Path) -> Offer {

@@ -160,7 +160,7 @@ fn a_path_too_long_for_this_place_is_refused_by_name() {
         builder.push(&Entry { path, node: Node::Dir, mode: None, mtime: None }).unwrap();
     }
     let err = target.check_manifest(&builder.finish().unwrap()).unwrap_err();
-    assert_eq!(err.code(), Code::PathUnsupportedHere);
+    assert_eq!(err.code(), Code::ManifestLimit);
 }
 
 // RELIABILITY F77

@@ -1,0 +1,15 @@
+//! The binary as people and programs meet it: real processes, real sockets on 127.0.0.1, real signals.
+
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+#[path = "cli/support.rs"]
+mod support;
+
+#[path = "cli/migrate.rs"]
+mod migrate;
+#[path = "cli/refusals.rs"]
+mod refusals;
+#[path = "cli/stopping.rs"]
+mod stopping;
+#[path = "cli/usage.rs"]
+mod usage;

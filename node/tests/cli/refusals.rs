@@ -1,0 +1,125 @@
+//! What is refused, with which exit code, and that nothing was touched.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use crate::support::{Place, assert_code, assert_same, events, make_tree, picture, stderr, stdout};
+
+const NO_SUCH: &str = "me.things:me.sync.v4:AAAA";
+
+#[test]
+fn text_that_is_no_ticket_is_usage_and_a_damaged_one_is_refused() {
+    let place = Place::new();
+    for (ticket, code) in [("hello", 2), ("", 2), ("\n\n", 2), (NO_SUCH, 4), ("me.things:me.sync.v9:AAAA", 14)] {
+        let output = place.run_with_input("importer", &["receive", "dst"], ticket);
+        assert_code(&output, code);
+        assert_eq!(stderr(&output).lines().count(), 2, "what happened and what to do: {}", stderr(&output));
+        let output = place.run_with_input("importer", &["receive", "--json", "dst"], ticket);
+        let events = events(&stdout(&output));
+        assert_eq!(events.last().unwrap()["exit_code"].as_i64(), Some(i64::from(code)));
+    }
+    assert!(!place.path("dst").exists());
+    assert!(!place.path("importer").exists(), "no state was made for it");
+    let forgot = place.run("importer", &["receive", NO_SUCH]);
+    assert_code(&forgot, 2);
+    assert!(stderr(&forgot).contains("directory"), "{}", stderr(&forgot));
+}
+
+#[test]
+fn a_used_ticket_is_refused_and_the_target_untouched() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let first = place.send(&["src"]);
+    let used = first.ticket.clone();
+    assert_code(&place.run_with_input("importer", &["receive", "dst"], &used), 0);
+    assert_eq!(first.wait().code, Some(0));
+
+    // the same device, another offer, at another port
+    let second = place.send(&["src"]);
+    let port = listening_port(&second.ticket);
+    let again = place.run_with_input("importer", &["receive", "dst2", "--peer", &port], &used);
+    assert_code(&again, 4);
+    assert!(!place.path("dst2").exists());
+    assert_eq!(place.staging_leftovers(), [""; 0]);
+
+    assert_code(&place.run_with_input("importer", &["receive", "dst2"], &second.ticket), 0);
+    assert_eq!(second.wait().code, Some(0));
+}
+
+fn listening_port(ticket: &str) -> String {
+    let ticket = me_sync_protocol::ticket::Ticket::parse(ticket).unwrap();
+    ticket.addresses.iter().find(|a| a.contains("/tcp/")).unwrap().clone()
+}
+
+#[test]
+fn nobody_at_the_addresses_is_exit_3() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let sender = place.send(&["src"]);
+    let ticket = sender.ticket.clone();
+    assert_eq!(sender.interrupt().code, Some(130));
+    let output = place.run_with_input("importer", &["receive", "--connect-timeout", "1s", "dst"], &ticket);
+    assert_code(&output, 3);
+    assert!(!place.path("dst").exists());
+}
+
+#[test]
+fn nobody_who_comes_is_exit_13() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let sent = place.send(&["--expires", "1s", "src"]).wait();
+    assert_eq!(sent.code, Some(13), "{}", sent.stderr);
+    assert!(sent.stderr.contains("--expires"), "{}", sent.stderr);
+}
+
+#[test]
+fn a_source_that_is_missing_or_unnameable_is_exit_7_and_names_the_flag() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::new();
+    assert_code(&place.run("exporter", &["send", "nowhere"]), 7);
+    make_tree(&place.path("src"), "s");
+    fs::write(place.path("src").join(std::ffi::OsStr::from_bytes(b"bad\xff\x1b[2J")), "x").unwrap();
+    let refused = place.run("exporter", &["send", "src"]);
+    assert_code(&refused, 7);
+    assert!(stderr(&refused).contains("--skip-unsupported"), "{}", stderr(&refused));
+    assert!(!stderr(&refused).contains('\u{1b}') && stdout(&refused).is_empty());
+
+    let _socket = UnixListener::bind(place.path("src/socket")).unwrap();
+    let sender = place.send(&["--skip-unsupported", "src"]);
+    let got = place.run_with_input("importer", &["receive", "dst"], &sender.ticket);
+    assert_code(&got, 0);
+    let sent = sender.wait();
+    assert_eq!(sent.code, Some(0));
+    assert!(sent.stderr.contains("socket (socket)") && sent.stderr.contains("bad"), "{}", sent.stderr);
+    assert!(!sent.stderr.contains('\u{1b}'));
+    assert!(!place.path("dst/socket").exists());
+}
+
+#[test]
+fn a_target_that_can_never_be_one_is_exit_8_and_the_ticket_stays_good() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    fs::create_dir(place.path("home")).unwrap();
+    let before = picture(&place.path("home"));
+    let sender = place.send(&["src"]);
+    let mut command = place.command("importer", &["receive", "-y", "home"]);
+    let command = command.env("HOME", place.path("home")).env("ME_SYNC_TICKET", &sender.ticket);
+    assert_code(&command.output().unwrap(), 8);
+    assert_same(&before, &picture(&place.path("home")));
+    assert_code(&place.run_with_input("importer", &["receive", "no/parent/dst"], &sender.ticket), 8);
+    assert_code(&place.run_with_input("importer", &["receive", "dst"], &sender.ticket), 0);
+    assert_eq!(sender.wait().code, Some(0));
+}
+
+#[test]
+fn a_state_directory_in_use_is_exit_16() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let sender = place.send(&["src"]);
+    let output = place.run("exporter", &["send", "src"]);
+    assert_code(&output, 16);
+    assert!(stderr(&output).contains("--state-dir"), "{}", stderr(&output));
+    // what only looks needs no lock
+    assert_code(&place.run("exporter", &["sessions"]), 0);
+    assert_eq!(sender.interrupt().code, Some(130));
+}

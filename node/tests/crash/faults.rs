@@ -70,7 +70,7 @@ fn without_a_durable_intent_nothing_is_swapped() {
 
 // RELIABILITY F21
 #[test]
-fn a_file_whose_write_failed_is_sent_again_alone() {
+fn a_file_whose_write_failed_is_sent_again_and_the_session_completes() {
     if !can_run() {
         return;
     }

@@ -102,7 +102,7 @@ fn cuts(point: &str, calls: &[&str], standing: bool) -> u32 {
 #[test]
 fn a_power_cut_at_any_boundary_of_a_replacement_leaves_the_old_or_the_new_tree_whole() {
     if can_run() {
-        // syncfs, Verified and Committed; then intent, exchange, flush, Swapped
+        // one run each; syncfs, Verified and Committed; then intent, exchange, flush, Swapped
         assert!(cuts("seal", &["syncfs", "fsync"], true) + cuts("swap", &["renameat2", "fsync", "renameat"], true) > 8);
     }
 }

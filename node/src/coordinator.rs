@@ -46,9 +46,9 @@ use self::export::ExportJob;
 use self::import::{Checked, ImportJob};
 use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
-use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, PeerSummary, Role};
+use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::{self, Clock};
-use crate::net::{NetEvent, NetHandle, Reply, TransportPreference};
+use crate::net::{Connected, NetEvent, NetHandle, Reply, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StageError, Staging, StateDir, Target};
 use crate::transfer::LaneEvent;
@@ -95,7 +95,6 @@ enum Event {
 #[derive(Debug)]
 enum JobEvent {
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
-    PeerKnown(PeerSummary),
     ControlAccepted(ControlLink),
     Established(Box<Result<Established, Failure>>),
     ControlFrame(Frame),
@@ -422,13 +421,13 @@ impl Coordinator {
             NetEvent::InboundStream(inbound) => {
                 self.greetings.greet(inbound, self.shared.events.clone());
             }
-            NetEvent::Request { peer, request, reply } => self.request(peer, &request, reply),
+            NetEvent::Request { peer, from, request, reply } => self.request(peer, from, &request, reply),
             // sessions notice through their own streams
             NetEvent::PeerConnected(_) | NetEvent::PeerDisconnected(_) => {}
         }
     }
 
-    fn request(&mut self, peer: PeerId, request: &Request, reply: Reply) {
+    fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
         match request {
             Request::Redeem(redeem) => {
                 let ours = Allowance {
@@ -449,8 +448,7 @@ impl Coordinator {
                         if redeemed.is_new
                             && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
                         {
-                            job.granted(peer, redeemed.granted.clone(), &self.shared);
-                            introduce(redeemed.job, peer, &self.shared);
+                            job.granted(peer, from, redeemed.granted.clone(), &self.shared);
                         }
                         reply.send(Response::Granted(redeemed.granted));
                     }
@@ -556,27 +554,9 @@ impl Job {
     }
 }
 
-/// Asks the network side, which heard the peer's hello, what it calls itself.
-fn introduce(job: JobId, peer: PeerId, shared: &Shared) {
-    let (net, events) = (shared.net.clone(), shared.events.clone());
-    tokio::spawn(async move {
-        let known = net.peers().await.unwrap_or_default().into_iter().find(|view| view.peer_id == peer);
-        let address = known.as_ref().and_then(|view| view.addresses.first());
-        let transport = address.map(|a| if a.to_string().contains("/quic") { "quic" } else { "tcp" });
-        let summary = PeerSummary {
-            peer_id: peer.to_string(),
-            address: address.map(ToString::to_string),
-            transport: transport.map(str::to_owned),
-            device_name: known.map(|view| view.device_name).unwrap_or_default(),
-        };
-        events.send(Event::Job(job, JobEvent::PeerKnown(summary))).await.ok();
-    });
-}
-
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
-        JobEvent::PeerKnown(peer) => job.peer_known(peer),
         JobEvent::ControlAccepted(link) => job.opened(link, shared),
         JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
         JobEvent::ControlRoom => job.pump(shared),
@@ -602,7 +582,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Staged(result) => job.staged(*result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::PeerKnown(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

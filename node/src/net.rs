@@ -189,6 +189,8 @@ pub enum NetEvent {
     Request {
         /// Who asks; authenticated.
         peer: PeerId,
+        /// What it says about itself and where it is, if its hello is here already.
+        from: Option<Connected>,
         /// What.
         request: Request,
         /// Takes the answer.

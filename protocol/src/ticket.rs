@@ -109,7 +109,11 @@ impl Ticket {
             return Err(TicketRefused::Damaged);
         }
         let raw = URL_SAFE_NO_PAD.decode(text).map_err(|_| TicketRefused::Damaged)?;
-        let mut ticket: Self = minicbor::decode(&raw).map_err(|_| TicketRefused::Damaged)?;
+        let mut decoder = minicbor::Decoder::new(&raw);
+        let mut ticket: Self = decoder.decode().map_err(|_| TicketRefused::Damaged)?;
+        if decoder.position() != raw.len() {
+            return Err(TicketRefused::Damaged);
+        }
         if ticket.version != VERSION {
             return Err(TicketRefused::OtherVersion);
         }
@@ -160,6 +164,9 @@ mod tests {
         let uri = ticket().to_uri();
         assert_eq!(Ticket::parse(&uri[..uri.len() - 3]), Err(TicketRefused::Damaged));
         assert_eq!(Ticket::parse(&format!("{PREFIX}{}", "A".repeat(4000))), Err(TicketRefused::Damaged));
+        for more in ["x", "AA", "AAA", "AAAA"] {
+            assert_eq!(Ticket::parse(&format!("{uri}{more}")), Err(TicketRefused::Damaged), "{more} appended");
+        }
         assert_eq!(Ticket::parse("me.things:me.sync.v3:AAAA"), Err(TicketRefused::OtherVersion));
         assert_eq!(Ticket::parse("https://example.org"), Err(TicketRefused::NotATicket));
         let many = Ticket { addresses: vec!["/ip4/1.2.3.4/tcp/1".into(); 9], ..ticket() };

@@ -15,6 +15,10 @@ async fn a_tree_arrives_identical_at_a_target_that_did_not_exist() {
     let (export, import) = migrate(&a, &b, &source, &target).await;
     let done = completed(&import).await;
     assert_eq!(completed(&export).await.manifest_sha256, done.manifest_sha256);
+    for job in [&export, &import] {
+        let peer = job.view().peer.expect("both sides know the other");
+        assert_eq!((peer.device_name.as_str(), peer.transport.as_deref()), ("test device", Some("tcp")));
+    }
     assert_same(&source, &target);
     assert_eq!(done.retained, None);
     assert!(leftovers(dir.path()).is_empty());

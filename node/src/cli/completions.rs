@@ -1,7 +1,5 @@
 //! `me-sync completions`: a script for a shell, on stdout.
 
-use std::io::Write as _;
-
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
@@ -26,7 +24,6 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<(), CliError> {
         out.success(serde_json::json!({ "script": String::from_utf8_lossy(&script) }));
         return Ok(());
     }
-    // a closed pipe is the reader's decision
-    std::io::stdout().lock().write_all(&script).ok();
-    Ok(())
+    let text = String::from_utf8_lossy(&script);
+    out.essential(text.trim_end())
 }

@@ -29,8 +29,21 @@ impl Out {
     /// A line of data, not with `--json`.
     pub(crate) fn data(&self, line: impl Display) {
         if !self.json {
-            stdout_line(&line);
+            stdout_line(&line).ok();
         }
+    }
+
+    /// Data without which the command makes no sense, such as a ticket nobody else will ever see.
+    ///
+    /// # Errors
+    /// stdout does not take it.
+    pub(crate) fn essential(&self, line: impl Display) -> Result<(), CliError> {
+        if self.json {
+            return Ok(());
+        }
+        stdout_line(&line).map_err(|e| {
+            CliError::usage(format!("stdout does not take the output: {e}"), "send it to where it can be written")
+        })
     }
 
     /// An object of `--json`.
@@ -43,7 +56,7 @@ impl Out {
         if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
             object.extend(fields);
         }
-        stdout_line(&Value::Object(object));
+        stdout_line(&Value::Object(object)).ok();
     }
 
     /// A line for people, unless they want none or a program reads.
@@ -108,16 +121,17 @@ impl Out {
                 staging::Outcome::Parked(code) => ("parked", Some(code.as_str())),
             };
             let fields = json!({ "session_id": one.session.to_string(), "outcome": outcome, "code": code,
-                "target": one.target, "detail": one.detail });
+                "target": one.target.as_ref().map(|t| t.to_string_lossy()), "detail": one.detail });
             self.event("recovered", fields);
-            self.say(format_args!("an earlier migration was settled: {}", human::lines(&one.detail)));
+            let settled = if code.is_none() { "was settled" } else { "could not be settled" };
+            self.say(format_args!("an earlier migration {settled}: {}", human::lines(&one.detail)));
         }
     }
 }
 
-fn stdout_line(line: &dyn Display) {
+fn stdout_line(line: &dyn Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).ok();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush())
 }
 
 fn stderr_line(line: &dyn Display) {

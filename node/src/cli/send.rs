@@ -110,7 +110,7 @@ async fn offer(
         out.say(code);
     }
     out.say(format_args!("The ticket, good once and for {} (keep it secret):", human::duration(ttl)));
-    out.data(&offer.ticket_uri);
+    out.essential(&offer.ticket_uri)?;
     out.say("On the other device, type this and paste the ticket:");
     out.say("  me-sync receive DIR");
     let mut render = Render::new(out);

@@ -19,6 +19,7 @@ use super::explain::Failure;
 use super::{Event, JobEvent, Shared, control, streams, view};
 use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::RateMeter;
+use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
 use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
 use crate::transfer::{LaneEvent, LaneMeter, Reports};
@@ -93,14 +94,22 @@ impl ExportJob {
     }
 
     /// The ticket was redeemed for the first time.
-    pub(super) fn granted(&mut self, peer: PeerId, granted: Granted, shared: &Shared) {
+    pub(super) fn granted(&mut self, peer: PeerId, from: Option<Connected>, granted: Granted, shared: &Shared) {
         let mut core = Exporter::new(shared.retry, shared.clock.now());
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
             core.handle(shared.clock.now(), Input::ManifestReady(snapshot.manifest().clone())).ok();
         }
         let id = granted.session_id;
-        self.view.send_modify(|view| view.session_id = Some(id));
+        self.view.send_modify(|view| {
+            view.session_id = Some(id);
+            view.peer = Some(PeerSummary {
+                peer_id: peer.to_string(),
+                address: from.as_ref().map(|f| f.address.to_string()),
+                transport: from.as_ref().map(|f| f.transport.to_string()),
+                device_name: from.map(|f| f.hello.device_name).unwrap_or_default(),
+            });
+        });
         tracing::info!(session = %id.short(), "ticket redeemed");
         self.session = Some(Session {
             id,
@@ -115,11 +124,6 @@ impl ExportJob {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         });
-    }
-
-    /// The importer's own name and address.
-    pub(super) fn peer_known(&self, peer: PeerSummary) {
-        self.view.send_modify(|view| view.peer = Some(peer));
     }
 
     /// A control stream of the importer came in and is acknowledged.

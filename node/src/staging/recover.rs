@@ -120,7 +120,7 @@ fn settled(outcome: Outcome, record: &Record) -> String {
         Outcome::Completed => format!("{target} is the new tree"),
         Outcome::RolledBack => format!("{target} is what it was before; the undone tree is kept at {staging}"),
         Outcome::Discarded => format!("{target} is unchanged; the unfinished tree was removed"),
-        Outcome::Cleaned => format!("the tree kept at {staging} was deleted: its time was over"),
+        Outcome::Cleaned => format!("no tree is kept any more for {target}: there is nothing to roll back to"),
         Outcome::Parked(code) => format!("{target} was left alone: {code}"),
     }
 }

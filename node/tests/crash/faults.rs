@@ -9,10 +9,6 @@ fn inject(text: &str) -> Vec<String> {
     vec![text.to_owned()]
 }
 
-fn exit_of(end: &End) -> Option<i32> {
-    end.status.code()
-}
-
 /// Failed by name, said what to do, target OLD, and the next start leaves nothing.
 fn fails_with(site: &Site, end: &End, code: &str) {
     assert!(!end.status.success(), "{}", end.stdout);
@@ -43,7 +39,7 @@ fn an_unconfirmed_swap_is_reported_as_such_and_both_trees_stay() {
     let parent = site.parent();
     let end = site.migrate_traced_from("swap", &inject("fsync:error=EIO"), parent.to_str());
     assert!(end.stdout.contains("\"code\":\"durability_unknown\""), "{} {}", end.stdout, end.stderr);
-    assert_eq!(exit_of(&end), Some(10), "{}", end.stdout);
+    assert_eq!(end.status.code(), Some(10), "{}", end.stdout);
     assert_eq!(site.standing("after the failed flush"), Tree::New);
     assert_eq!(site.siblings().len(), 1, "the old tree stays");
     assert_eq!(site.recovers("after the failed flush"), Tree::New);
@@ -74,7 +70,7 @@ fn without_a_durable_intent_nothing_is_swapped() {
 
 // RELIABILITY F21
 #[test]
-fn a_file_whose_write_failed_is_sent_again_alone() {
+fn a_file_whose_write_failed_is_sent_again_and_the_session_completes() {
     if !can_run() {
         return;
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Actor;
+use crate::net::Connected;
 use crate::net::behaviour::REQUEST_TIMEOUT;
 use crate::net::rate::Source;
 use crate::net::{ConnectError, NetEvent, Reply, RequestError};
@@ -104,12 +105,14 @@ impl Actor {
                 return self.respond(channel, Response::Refused(Code::RateLimited));
             }
         }
+        let from = peer.hello.clone().zip(peer.connections.iter().find(|c| c.id == connection));
+        let from = from.map(|(hello, c)| Connected { address: c.address.clone(), transport: c.transport, hello });
         if self.answers.len() >= MAX_UNANSWERED {
             return self.respond(channel, Response::Refused(Code::Busy));
         }
         let (reply, answer) = oneshot::channel();
         self.answers.push(async move { Answer { channel, response: answer.await.ok(), redeemer } }.boxed());
-        self.tell(NetEvent::Request { peer: id, request, reply: Reply(reply) });
+        self.tell(NetEvent::Request { peer: id, from, request, reply: Reply(reply) });
     }
 
     pub(super) fn on_answer(&mut self, answer: Answer) {

@@ -79,10 +79,10 @@ fn ended(outcome: Outcome, view: &JobView, stopping: bool, render: &Render) -> R
     let extra = json!({ "session_id": view.session_id.map(|id| id.to_string()), "peer": view.peer,
         "failures": view.failures, "failures_total": view.failures_total });
     let error = CliError::coded(code, message, hint);
-    // what happened to the target is more than that somebody pressed a key
+    // whether anything changed is the job's to say; what happened to the target is more than that somebody pressed a key
     let settled = matches!(error.exit, Exit::ApplyFailed | Exit::HealthFailed);
     if stopping && !settled {
-        return Err(CliError { extra, ..CliError::interrupted("stopped; nothing was changed") });
+        return Err(CliError { extra, hint: error.hint, ..CliError::interrupted(error.message) });
     }
     let error = if code == Code::Aborted { error.exit(Exit::Incomplete) } else { error };
     Err(CliError { extra, ..error })

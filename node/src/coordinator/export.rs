@@ -180,6 +180,8 @@ impl ExportJob {
             return;
         }
         let code = failure.code;
+        let unknown = self.session.as_ref().is_some_and(|s| s.core.is_finalizing());
+        let failure = if unknown { self.explain(code) } else { failure };
         self.failure.get_or_insert(failure);
         match &self.session {
             Some(session) if session.is_open => self.input(Input::Stop(code), shared),
@@ -318,6 +320,12 @@ impl ExportJob {
                 code,
                 message: "the connection was lost while the other device was applying the tree".to_owned(),
                 hint: "look there whether it finished; this device's tree is as it was".to_owned(),
+            },
+            // 5.7-4: an importer that applies goes on without us
+            Code::Aborted | Code::NodeStopping if unknown => Failure {
+                code,
+                message: "stopped while the other device was applying the tree, which it may finish".to_owned(),
+                hint: "look there whether it did; this device's tree is as it was".to_owned(),
             },
             Code::RetryExhausted => {
                 let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));

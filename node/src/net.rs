@@ -76,6 +76,9 @@ pub struct NetConfig {
     pub keypair: identity::Keypair,
     /// Where to listen. An address family this machine lacks is skipped as long as one listener works.
     pub listen: Vec<ListenAddr>,
+    /// Where an earlier run listened: its ports are taken again, if they are free, where `listen` names none, so
+    /// that the addresses in its tickets are good after a restart.
+    pub remembered: Vec<Multiaddr>,
     /// Transports in use.
     pub transports: Transports,
     /// Announce and find peers on the local network. Off: only given addresses are known.
@@ -97,6 +100,7 @@ impl NetConfig {
         Self {
             keypair,
             listen: vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())],
+            remembered: Vec::new(),
             transports: Transports::default(),
             mdns: true,
             agent: concat!("me-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -185,7 +189,7 @@ pub struct PeerView {
 /// What happens on the network.
 #[derive(Debug)]
 pub enum NetEvent {
-    /// A peer that said hello wants something: `Redeem`, `Status` or `Abort`, never `Hello`.
+    /// A peer that said hello wants something: anything but `Hello`.
     Request {
         /// Who asks; authenticated.
         peer: PeerId,

@@ -29,7 +29,7 @@ use self::requests::{Answer, Outbound};
 use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::connect::{Job, JobKey};
 use super::discovery::Discovery;
-use super::handle::Command;
+use super::handle::{Command, Listening};
 use super::rate::RateLimit;
 use super::{NetConfig, NetError, NetEvent, Transports};
 
@@ -60,7 +60,7 @@ pub(super) struct Actor {
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
     started: Instant,
     last_listen_change: Instant,
-    address_waiters: Vec<oneshot::Sender<Vec<Multiaddr>>>,
+    address_waiters: Vec<oneshot::Sender<Listening>>,
     peers: HashMap<PeerId, Peer>,
     jobs: HashMap<JobKey, Job>,
     dials: HashMap<ConnectionId, JobKey>,

@@ -79,6 +79,14 @@ pub(super) fn listen_address(ip: IpAddr, port: u16, transport: TransportKind) ->
     }
 }
 
+/// The port in an address.
+pub(super) fn port_of(address: &Multiaddr) -> Option<u16> {
+    address.iter().find_map(|part| match part {
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
+        _ => None,
+    })
+}
+
 /// The transport of an established connection's address.
 pub(super) fn transport_of(address: &Multiaddr) -> TransportKind {
     if address.iter().any(|part| part == Protocol::QuicV1) { TransportKind::Quic } else { TransportKind::Tcp }

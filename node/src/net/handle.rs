@@ -11,7 +11,7 @@ use super::{ConnectError, Connected, NetError, OpenError, PeerView, RequestError
 /// One call, with where its answer goes.
 #[derive(Debug)]
 pub(super) enum Command {
-    Addresses(oneshot::Sender<Vec<Multiaddr>>),
+    Addresses(oneshot::Sender<Listening>),
     Connect {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
@@ -35,6 +35,13 @@ pub(super) enum Command {
     Peers(oneshot::Sender<Vec<PeerView>>),
     Search(bool),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone)]
+pub(super) struct Listening {
+    pub(super) all: Vec<Multiaddr>,
+    pub(super) for_ticket: Vec<Multiaddr>,
 }
 
 /// Talks to the swarm's task. Cheap to clone.
@@ -67,7 +74,15 @@ impl NetHandle {
     /// # Errors
     /// The node is stopping.
     pub async fn addresses(&self) -> Result<Vec<Multiaddr>, NetError> {
-        self.ask(Command::Addresses).await.ok_or(NetError::Stopped)
+        Ok(self.ask(Command::Addresses).await.ok_or(NetError::Stopped)?.for_ticket)
+    }
+
+    /// Every address the listeners have, for [`super::NetConfig::remembered`]; waits as [`Self::addresses`] does.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn listening(&self) -> Result<Vec<Multiaddr>, NetError> {
+        Ok(self.ask(Command::Addresses).await.ok_or(NetError::Stopped)?.all)
     }
 
     /// Connects to exactly this peer and exchanges hellos; a live connection that fits is reused.

@@ -1,7 +1,7 @@
 //! Where this node listens, and which of it goes into a ticket.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
@@ -9,8 +9,9 @@ use libp2p::{Multiaddr, Swarm, TransportError};
 use tokio::time::Instant;
 
 use super::Actor;
-use crate::net::address::{for_ticket, listen_address};
+use crate::net::address::{Candidate, for_ticket, listen_address, port_of};
 use crate::net::behaviour::Behaviour;
+use crate::net::handle::Listening;
 use crate::net::{NetConfig, NetError, TransportKind};
 
 /// The addresses of a listener come one by one, one per interface: none for this long means that all are there.
@@ -31,7 +32,7 @@ pub(super) fn listen(
     let mut first_error = None;
     for at in &config.listen {
         for (_, kind) in kinds.iter().filter(|(enabled, _)| *enabled) {
-            let port = at.port.unwrap_or(0);
+            let port = at.port.or_else(|| remembered_port(config, at.ip, *kind)).unwrap_or(0);
             let address = listen_address(at.ip, port, *kind);
             let result = swarm.listen_on(address.clone()).map_err(|error| match error {
                 TransportError::MultiaddrNotSupported(_) => std::io::ErrorKind::Unsupported.into(),
@@ -68,6 +69,22 @@ fn probe_ports(config: &NetConfig) -> Result<(), NetError> {
     Ok(())
 }
 
+/// The port an earlier run had on this interface, if nobody else has it now.
+fn remembered_port(config: &NetConfig, ip: IpAddr, kind: TransportKind) -> Option<u16> {
+    let same_family = |other: &Candidate| other.ip.is_ipv4() == ip.is_ipv4() && (ip.is_unspecified() || other.ip == ip);
+    let port = config
+        .remembered
+        .iter()
+        .filter_map(|address| Candidate::parse(address, None))
+        .find(|c| c.transport == kind && same_family(c))
+        .and_then(|c| port_of(&c.address))?;
+    let free = match kind {
+        TransportKind::Tcp => TcpListener::bind((ip, port)).is_ok(),
+        TransportKind::Quic => UdpSocket::bind((ip, port)).is_ok(),
+    };
+    free.then_some(port)
+}
+
 impl Actor {
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr, now: Instant) {
         tracing::debug!(%address, "listening");
@@ -94,9 +111,10 @@ impl Actor {
         if self.addresses_due().is_none_or(|due| due > now) {
             return;
         }
-        let addresses = for_ticket(self.listeners.values().flatten());
+        let all: Vec<_> = self.listeners.values().flatten().cloned().collect();
+        let listening = Listening { for_ticket: for_ticket(all.iter()), all };
         for waiter in self.address_waiters.drain(..) {
-            if waiter.send(addresses.clone()).is_err() {
+            if waiter.send(listening.clone()).is_err() {
                 tracing::debug!("nobody waits for the addresses any more");
             }
         }

@@ -16,6 +16,7 @@ mod control;
 mod explain;
 mod export;
 mod import;
+mod requests;
 mod streams;
 mod tickets;
 mod view;
@@ -40,10 +41,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::connect::{Established, Route};
-use self::control::ControlLink;
+use self::control::ControlEvent;
 use self::explain::Failure;
 use self::export::ExportJob;
-use self::import::{Checked, ImportJob};
+use self::import::{Checked, ImportJob, Opened, Staged, Swap};
 use self::streams::{Greeted, Greetings};
 use self::tickets::{Allowance, TicketBook};
 use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
@@ -73,12 +74,14 @@ const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Shared {
     pub(crate) net: NetHandle,
     pub(crate) state: Arc<StateDir>,
+    pub(crate) store: StoreHandle,
+    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) clock: Clock,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
     events: mpsc::Sender<Event>,
-    lanes: mpsc::Sender<(JobId, LaneEvent)>,
+    lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
 }
@@ -94,17 +97,23 @@ enum Event {
 
 #[derive(Debug)]
 enum JobEvent {
+    /// Exporter: the source is hashed.
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
-    ControlAccepted(ControlLink),
+    /// Exporter: a control stream came in and is acknowledged.
+    ControlAccepted(Box<Stream>),
+    /// Something on the control stream of this conversation.
+    Control(u32, ControlEvent),
+    /// Importer: a try to connect ended.
     Established(Box<Result<Established, Failure>>),
-    ControlFrame(Frame),
-    ControlRoom,
-    ControlClosed,
-    ControlViolation(Code),
-    Checked(Box<Checked>, String),
-    Staged(Box<Result<Staging, StageError>>),
+    /// Importer: work on the disk ended.
+    Checked(Box<Checked>),
+    Staged(Box<Staged>),
+    Opened(Box<Opened>),
+    Repinned(Box<Result<Target, Failure>>),
+    Checkpointed(Result<(), Failure>),
     Swapping,
-    Applied(Box<Result<Completion, Failure>>),
+    Applied(Box<Swap>),
+    /// Everything of the job is let go.
     Finished(Box<Outcome>),
 }
 
@@ -114,6 +123,8 @@ enum Command {
     Offer {
         source: Box<Source>,
         ttl: Duration,
+        /// An earlier offer of this tree, with its session.
+        earlier: Option<Box<ExportRecord>>,
         reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
     },
     Import {
@@ -122,11 +133,21 @@ enum Command {
         import: Box<ImportPlan>,
         reply: oneshot::Sender<Result<JobHandle, Code>>,
     },
+    /// Goes on with an import of an earlier process.
+    Resume {
+        record: Box<ImportRecord>,
+        resume: Box<ResumePlan>,
+        reply: oneshot::Sender<Result<JobHandle, Code>>,
+    },
     Decide {
         job: JobId,
         agreed: bool,
     },
     Abort {
+        job: JobId,
+    },
+    /// Ends the job and keeps its session.
+    Suspend {
         job: JobId,
     },
     Shutdown {
@@ -146,11 +167,24 @@ pub(crate) struct TicketParts {
 #[derive(Debug)]
 pub(crate) struct ImportPlan {
     pub(crate) target: Target,
+    /// What the target was pinned with.
+    pub(crate) target_options: TargetOptions,
     /// Ask before a tree that is there is replaced.
     pub(crate) ask: bool,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) transport: TransportPreference,
     pub(crate) connect_timeout: Duration,
+}
+
+/// How to go on with an import.
+#[derive(Debug)]
+pub(crate) struct ResumePlan {
+    pub(crate) ticket: Ticket,
+    pub(crate) peer: PeerId,
+    pub(crate) target_options: TargetOptions,
+    pub(crate) ask: bool,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) transport: TransportPreference,
 }
 
 /// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.
@@ -160,9 +194,21 @@ pub(crate) struct CoordinatorHandle {
 }
 
 impl CoordinatorHandle {
-    pub(crate) async fn offer(&self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
+    pub(crate) async fn offer(
+        &self,
+        source: Source,
+        ttl: Duration,
+        earlier: Option<ExportRecord>,
+    ) -> Result<(TicketParts, JobHandle), Code> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Offer { source: Box::new(source), ttl, reply }, answer).await
+        let (source, earlier) = (Box::new(source), earlier.map(Box::new));
+        self.ask(Command::Offer { source, ttl, earlier, reply }, answer).await
+    }
+
+    pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {
+        let (reply, answer) = oneshot::channel();
+        let (record, resume) = (Box::new(record), Box::new(resume));
+        self.ask(Command::Resume { record, resume, reply }, answer).await
     }
 
     pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
@@ -180,7 +226,11 @@ impl CoordinatorHandle {
         self.commands.send(Command::Abort { job }).await.ok();
     }
 
-    /// Ends every job that can still be ended and waits for the rest.
+    pub(crate) async fn suspend(&self, job: JobId) {
+        self.commands.send(Command::Suspend { job }).await.ok();
+    }
+
+    /// Ends every job and keeps its session; waits for those that cannot be ended.
     pub(crate) async fn shutdown(&self) {
         let (done, ended) = oneshot::channel();
         if self.commands.send(Command::Shutdown { done }).await.is_ok() {
@@ -200,6 +250,8 @@ pub(crate) struct Setup {
     pub(crate) net: NetHandle,
     pub(crate) net_events: mpsc::Receiver<NetEvent>,
     pub(crate) state: Arc<StateDir>,
+    pub(crate) store: StoreHandle,
+    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
@@ -219,7 +271,7 @@ struct Coordinator {
     handle: CoordinatorHandle,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<Event>,
-    lanes: mpsc::Receiver<(JobId, LaneEvent)>,
+    lanes: mpsc::Receiver<LaneReport>,
     net_events: mpsc::Receiver<NetEvent>,
     net_is_up: bool,
     jobs: BTreeMap<JobId, Job>,
@@ -241,6 +293,8 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
     let shared = Shared {
         net: setup.net,
         state: setup.state,
+        store: setup.store,
+        hashes: setup.hashes,
         clock: Clock::start(),
         retry: setup.retry,
         max_lanes: setup.max_lanes,
@@ -277,7 +331,7 @@ impl Coordinator {
             tokio::select! {
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(event) = self.events.recv() => self.event(event),
-                Some((job, event)) = self.lanes.recv() => self.lane(job, event),
+                Some(report) = self.lanes.recv() => self.lane(report),
                 event = self.net_events.recv(), if self.net_is_up => match event {
                     Some(event) => self.net_event(event),
                     None => self.net_is_up = false,
@@ -294,13 +348,17 @@ impl Coordinator {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Offer { source, ttl, reply } => {
-                let offered = self.offer(*source, ttl);
+            Command::Offer { source, ttl, earlier, reply } => {
+                let offered = self.offer(*source, ttl, earlier.map(|e| *e));
                 // a caller that is gone leaves a ticket nobody knows; it expires
                 reply.send(offered).ok();
             }
             Command::Import { ticket, peer, import, reply } => {
                 let started = self.import(*ticket, peer, *import);
+                reply.send(started).ok();
+            }
+            Command::Resume { record, resume, reply } => {
+                let started = self.resume(*record, *resume);
                 reply.send(started).ok();
             }
             Command::Decide { job, agreed } => {
@@ -309,11 +367,21 @@ impl Coordinator {
                 }
             }
             Command::Abort { job } => self.stop(job, Code::Aborted),
+            Command::Suspend { job } => self.suspend(job),
             Command::Shutdown { done } => {
                 self.shutdown = Some(done);
                 let all: Vec<_> = self.jobs.keys().copied().collect();
-                all.into_iter().for_each(|job| self.stop(job, Code::NodeStopping));
+                all.into_iter().for_each(|job| self.suspend(job));
             }
+        }
+    }
+
+    fn suspend(&mut self, job: JobId) {
+        let code = Code::NodeStopping;
+        match self.jobs.get_mut(&job) {
+            Some(Job::Export(export)) => export.suspend(Failure::of(code, Role::Exporter), &self.shared),
+            Some(Job::Import(import)) => import.suspend(Failure::of(code, Role::Importer), &self.shared),
+            None => {}
         }
     }
 
@@ -337,27 +405,45 @@ impl Coordinator {
         Ok(id)
     }
 
-    fn offer(&mut self, source: Source, ttl: Duration) -> Result<(TicketParts, JobHandle), Code> {
+    fn offer(
+        &mut self,
+        source: Source,
+        ttl: Duration,
+        earlier: Option<ExportRecord>,
+    ) -> Result<(TicketParts, JobHandle), Code> {
         let id = self.admit()?;
-        let name = source.summary().root.file_name().map(|n| n.to_string_lossy().into_owned());
         let expires = self.shared.clock.now().after(ttl);
         let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.unwrap_or_else(|| "/".to_owned()));
+        let record = match earlier {
+            Some(record) => {
+                self.tickets.restore(id, &record);
+                record
+            }
+            None => {
+                let root = &source.summary().root;
+                let name = root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+                let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
+                ExportRecord::new(ticket, secret, expires_at_ms, root, name)
+            }
+        };
+        let parts =
+            TicketParts { id: record.ticket_id, secret: record.ticket_secret.clone(), expires_at_ms };
         let (view, watch) = watch::channel(JobView::new(Role::Exporter));
-        let progress = Arc::new(HashProgress::default());
-        let stop = Arc::new(AtomicBool::new(false));
-        self.hash(id, source, progress.clone(), stop.clone());
-        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, progress, stop, expires))));
-        let handle = JobHandle { id, view: watch, coordinator: self.handle.clone() };
-        Ok((TicketParts { id: ticket, secret, expires_at_ms }, handle))
+        let hashing = Arc::new(HashProgress::default());
+        let stop_hashing = Arc::new(AtomicBool::new(false));
+        self.hash(id, source, hashing.clone(), stop_hashing.clone());
+        let start = export::Start { hashing, stop_hashing, expires, record };
+        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, start, &self.shared))));
+        Ok((parts, JobHandle { id, view: watch, coordinator: self.handle.clone() }))
     }
 
     /// Hashes on all cores while the importer is still on its way.
     fn hash(&self, id: JobId, source: Source, progress: Arc<HashProgress>, stop: Arc<AtomicBool>) {
         let events = self.shared.events.clone();
+        let cache = self.shared.hashes.clone();
         tokio::task::spawn_blocking(move || {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, &progress, &stop).map(Arc::new);
+            let hashed = source.hash(threads, cache.as_deref(), &progress, &stop).map(Arc::new);
             // a coordinator that is gone does not need the news
             events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
         });
@@ -365,25 +451,38 @@ impl Coordinator {
 
     fn import(&mut self, ticket: Ticket, peer: PeerId, plan: ImportPlan) -> Result<JobHandle, Code> {
         let id = self.admit()?;
-        let route = Route {
-            peer,
-            addresses: plan.addresses,
-            transport: plan.transport,
-            timeout: plan.connect_timeout,
-            max_lanes: self.shared.max_lanes,
-            max_chunk: self.shared.max_chunk,
-        };
+        let route = self.route(peer, plan.addresses, plan.transport, plan.connect_timeout);
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
-        let connecting = CancellationToken::new();
-        let (net, events, cancelled) = (self.shared.net.clone(), self.shared.events.clone(), connecting.clone());
-        let route_task = tokio::spawn(async move {
-            let result = connect::establish(net, ticket, route, cancelled).await;
-            events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
-        });
-        self.jobs
-            .insert(id, Job::Import(Box::new(ImportJob::new(id, view, plan.ask, plan.target, connecting, route_task))));
+        let start = import::Start { ask: plan.ask, ticket, route, options: plan.target_options };
+        let job = ImportJob::start(id, view, start, plan.target, &self.shared);
+        self.jobs.insert(id, Job::Import(Box::new(job)));
         Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
+    }
+
+    fn resume(&mut self, record: ImportRecord, plan: ResumePlan) -> Result<JobHandle, Code> {
+        let known = self.jobs.values().any(|job| job.session().is_some_and(|(session, _)| session == record.session));
+        if known {
+            return Err(Code::TargetBusy);
+        }
+        let id = self.admit()?;
+        let route = self.route(plan.peer, plan.addresses, plan.transport, CONNECT_TIMEOUT);
+        let (view, watch) = watch::channel(JobView::new(Role::Importer));
+        let start = import::Start { ask: plan.ask, ticket: plan.ticket, route, options: plan.target_options };
+        let job = ImportJob::resume(id, view, start, record, &self.shared);
+        self.jobs.insert(id, Job::Import(Box::new(job)));
+        Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
+    }
+
+    fn route(
+        &self,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        transport: TransportPreference,
+        timeout: Duration,
+    ) -> Route {
+        let (max_lanes, max_chunk) = (self.shared.max_lanes, self.shared.max_chunk);
+        Route { peer, addresses, transport, timeout, max_lanes, max_chunk }
     }
 
     fn event(&mut self, event: Event) {
@@ -391,17 +490,24 @@ impl Coordinator {
             Event::Inbound(greeted) => self.inbound(greeted),
             Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
             Event::Job(id, event) => match self.jobs.get_mut(&id) {
-                Some(Job::Export(job)) => export_event(job, event, &self.shared),
+                Some(Job::Export(job)) => {
+                    let hashed = matches!(event, JobEvent::Hashed(_));
+                    export_event(job, event, &self.shared);
+                    if hashed && job.session().is_none() {
+                        self.tickets.supersede(id);
+                    }
+                }
                 Some(Job::Import(job)) => import_event(job, event, &self.shared),
                 None => tracing::debug!("an event of a job that is gone"),
             },
         }
     }
 
-    fn lane(&mut self, job: JobId, event: LaneEvent) {
+    fn lane(&mut self, report: LaneReport) {
+        let LaneReport { job, conversation, event } = report;
         match self.jobs.get_mut(&job) {
-            Some(Job::Export(export)) => export.lane(event, &self.shared),
-            Some(Job::Import(import)) => import.lane(event, &self.shared),
+            Some(Job::Export(export)) => export.lane(conversation, event, &self.shared),
+            Some(Job::Import(import)) => import.lane(conversation, event, &self.shared),
             None => tracing::debug!("a report of a job that is gone"),
         }
     }
@@ -427,62 +533,6 @@ impl Coordinator {
         }
     }
 
-    fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
-        match request {
-            Request::Redeem(redeem) => {
-                let ours = Allowance {
-                    lanes: self.shared.max_lanes,
-                    chunk: self.shared.max_chunk,
-                    session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
-                };
-                let now = self.shared.clock.now();
-                let answer = self.tickets.redeem(peer, redeem, ours, now, clock::wall_ms());
-                // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
-                let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
-                let answer = match answer {
-                    Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
-                    other => other,
-                };
-                match answer {
-                    Ok(redeemed) => {
-                        if redeemed.is_new
-                            && let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job)
-                        {
-                            job.granted(peer, from, redeemed.granted.clone(), &self.shared);
-                        }
-                        reply.send(Response::Granted(redeemed.granted));
-                    }
-                    Err(code) => {
-                        tracing::info!(%peer, %code, "a ticket was refused");
-                        reply.send(Response::Refused(code));
-                    }
-                }
-            }
-            Request::Status(query) => reply.send(self.status(peer, query.session_id)),
-            Request::Abort(abort) => {
-                let found = self.jobs.iter().find(|(_, job)| job.session() == Some((abort.session_id, peer)));
-                match found.map(|(id, _)| *id) {
-                    Some(id) => {
-                        self.stop(id, Code::Aborted);
-                        reply.send(Response::Done);
-                    }
-                    None => reply.send(Response::Refused(Code::SessionUnknown)),
-                }
-            }
-            Request::Hello(_) => reply.send(Response::Refused(Code::FrameUnexpected)),
-        }
-    }
-
-    /// Only the peer that takes part may know about a session.
-    fn status(&self, peer: PeerId, id: SessionId) -> Response {
-        let live = self.jobs.values().find(|job| job.session() == Some((id, peer)));
-        if let Some(job) = live {
-            return Response::Status(state_of(&job.view().borrow()));
-        }
-        let ended = self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (id, peer));
-        ended.map_or(Response::Refused(Code::SessionUnknown), |(_, _, state)| Response::Status(*state))
-    }
-
     fn inbound(&mut self, greeted: Greeted) {
         let Greeted { peer, hello, stream } = greeted;
         let found = self.jobs.iter_mut().find(|(_, job)| job.session() == Some((hello.session_id, peer)));
@@ -492,8 +542,7 @@ impl Coordinator {
                 tokio::spawn(async move {
                     let mut stream = stream;
                     if streams::accept(&mut stream).await.is_ok() {
-                        let link = ControlLink::spawn(id, stream, events.clone());
-                        events.send(Event::Job(id, JobEvent::ControlAccepted(link))).await.ok();
+                        events.send(Event::Job(id, JobEvent::ControlAccepted(Box::new(stream)))).await.ok();
                     }
                 });
             }
@@ -557,14 +606,14 @@ impl Job {
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
-        JobEvent::ControlAccepted(link) => job.opened(link, shared),
-        JobEvent::ControlFrame(frame) => job.input(ExportInput::Frame(frame), shared),
-        JobEvent::ControlRoom => job.pump(shared),
-        JobEvent::ControlClosed => job.input(ExportInput::Lost, shared),
-        JobEvent::ControlViolation(code) => job.control_violation(code, shared),
+        JobEvent::ControlAccepted(stream) => job.opened(*stream, shared),
+        JobEvent::Control(conversation, event) => job.control(conversation, event, shared),
         JobEvent::Established(_)
-        | JobEvent::Checked(..)
+        | JobEvent::Checked(_)
         | JobEvent::Staged(_)
+        | JobEvent::Opened(_)
+        | JobEvent::Repinned(_)
+        | JobEvent::Checkpointed(_)
         | JobEvent::Swapping
         | JobEvent::Applied(_)
         | JobEvent::Finished(_) => tracing::error!("an importer's event at an exporter"),
@@ -574,12 +623,12 @@ fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
 fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Established(result) => job.established(*result, shared),
-        JobEvent::ControlFrame(frame) => job.input(ImportInput::Frame(frame), shared),
-        JobEvent::ControlRoom => job.pump(shared),
-        JobEvent::ControlClosed => job.input(ImportInput::Lost, shared),
-        JobEvent::ControlViolation(code) => job.control_violation(code, shared),
-        JobEvent::Checked(result, source_name) => job.checked(*result, source_name, shared),
+        JobEvent::Control(conversation, event) => job.control(conversation, event, shared),
+        JobEvent::Checked(result) => job.checked(*result, shared),
         JobEvent::Staged(result) => job.staged(*result, shared),
+        JobEvent::Opened(result) => job.opened(*result, shared),
+        JobEvent::Repinned(result) => job.repinned(*result, shared),
+        JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
         JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {

@@ -12,7 +12,7 @@ pub(crate) mod send_lane;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use me_sync_protocol::file::{FileReport, Violation};
+use me_sync_protocol::file::{FileReport, Partial, Violation};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ pub(crate) struct LaneMeter {
     pub(crate) moved: Arc<AtomicU64>,
     /// Payload bytes of files that are under way, not yet judged.
     pub(crate) in_flight: AtomicU64,
+    /// Payload bytes that left or arrived, whatever became of them.
+    pub(crate) payload: AtomicU64,
     /// Disk operations that are being waited for right now.
     disk: AtomicU32,
 }
@@ -51,31 +53,58 @@ impl LaneMeter {
 /// What a lane tells the coordinator.
 #[derive(Debug)]
 pub(crate) enum LaneEvent {
-    /// Importer: files that are judged. `codes` has the finer reasons of failed ones.
-    Files { reports: Vec<FileReport>, codes: Vec<(EntryIndex, Code)> },
+    /// Importer: files that are judged, and what is known of the failed ones beyond the reason on the wire.
+    Files { reports: Vec<FileReport>, details: Vec<FailureDetail> },
     /// Exporter: files that are through.
     Sent { files: u64, bytes: u64, failed: Vec<(EntryIndex, Code)> },
+    /// Importer: the lane ended inside a file, of which this much is staged.
+    Suspended(Partial),
     /// Importer: the peer broke the protocol.
     Violation(Violation),
     /// The stream ended or broke.
     Closed,
+    /// Importer: no lane of a lost connection will report any more.
+    Drained,
+}
+
+/// Why a file failed here, or at the exporter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailureDetail {
+    pub(crate) index: EntryIndex,
+    pub(crate) code: Code,
+    /// What the operating system of this device said.
+    pub(crate) os_error: Option<i32>,
 }
 
 /// A lane's way to the coordinator: bounded, so that a busy coordinator slows the lanes down.
 #[derive(Debug, Clone)]
 pub(crate) struct Reports {
     pub(crate) job: JobId,
-    pub(crate) to: mpsc::Sender<(JobId, LaneEvent)>,
+    /// Which of the session's conversations the lane belongs to: a lost one may still report.
+    pub(crate) conversation: u32,
+    pub(crate) to: mpsc::Sender<LaneReport>,
+}
+
+/// An event with where it comes from.
+#[derive(Debug)]
+pub(crate) struct LaneReport {
+    pub(crate) job: JobId,
+    pub(crate) conversation: u32,
+    pub(crate) event: LaneEvent,
 }
 
 impl Reports {
     /// False if the coordinator is gone; then nobody needs the news.
     pub(crate) async fn send(&self, event: LaneEvent) -> bool {
-        self.to.send((self.job, event)).await.is_ok()
+        self.to.send(self.report(event)).await.is_ok()
     }
 
     /// As [`Self::send`], from a disk thread.
     pub(crate) fn send_blocking(&self, event: LaneEvent) -> bool {
-        self.to.blocking_send((self.job, event)).is_ok()
+        self.to.blocking_send(self.report(event)).is_ok()
+    }
+
+    fn report(&self, event: LaneEvent) -> LaneReport {
+        LaneReport { job: self.job, conversation: self.conversation, event }
     }
 }

@@ -1,11 +1,12 @@
-//! The importer's way to a session: connect to exactly the ticket's peer, redeem, open the control stream.
+//! The importer's way to a session: connect to exactly the ticket's peer, redeem or resume, open the control
+//! stream. And the way back to tell how it ended.
 
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, Stream};
 use me_sync_protocol::frame::{Role, StreamHello};
-use me_sync_protocol::ids::Nonce;
-use me_sync_protocol::message::{AbortSession, Granted, Redeem, Request, Response};
+use me_sync_protocol::ids::{Digest, Nonce, Secret, SessionId};
+use me_sync_protocol::message::{AbortSession, Granted, Redeem, Request, Response, Resume, Resumed, SessionResult};
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
@@ -21,7 +22,7 @@ use crate::random;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What is needed to reach the exporter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Route {
     pub(super) peer: PeerId,
     pub(super) addresses: Vec<Multiaddr>,
@@ -31,12 +32,28 @@ pub(super) struct Route {
     pub(super) max_chunk: u32,
 }
 
+/// What opens the session.
+#[derive(Debug, Clone)]
+pub(super) enum Key {
+    /// A ticket. Redeeming it again gives the same session, or another when the exporter ended that one.
+    Ticket(Ticket),
+    /// A session that was granted before.
+    Session { id: SessionId, secret: Secret, holds: Option<Digest> },
+}
+
+/// How the session was opened.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Granted(Granted),
+    Resumed(Resumed),
+}
+
 /// A session with its control stream.
 #[derive(Debug)]
 pub(super) struct Established {
     pub(super) peer: PeerId,
     pub(super) summary: PeerSummary,
-    pub(super) granted: Granted,
+    pub(super) entry: Entry,
     pub(super) control: Stream,
 }
 
@@ -44,56 +61,106 @@ pub(super) struct Established {
 /// the exporter, which would wait for this importer otherwise.
 pub(super) async fn establish(
     net: NetHandle,
-    ticket: Ticket,
+    key: Key,
     route: Route,
     stop: CancellationToken,
 ) -> Result<Established, Failure> {
     let failed = |code| Failure::of(code, api::Role::Importer);
-    let connecting = net.connect(route.peer, route.addresses, route.transport, route.timeout);
-    let connected = tokio::select! {
+    let summary = tokio::select! {
         () = stop.cancelled() => return Err(failed(Code::Aborted)),
-        connected = connecting => connected,
+        connected = reach(&net, &route) => connected?,
     };
+    let (id, entry) = match ask(&net, &key, &route).await {
+        Ok(entry) => entry,
+        Err(Asking::Refused(code)) => return Err(failed(code)),
+        Err(Asking::Lost(code)) => {
+            // a connection that carries nothing any more would be used again by the next try
+            net.disconnect(route.peer).await;
+            return Err(failed(code));
+        }
+    };
+    let opened = tokio::select! {
+        () = stop.cancelled() => Err(Code::Aborted),
+        opened = streams::open(&net, route.peer, StreamHello { session_id: id, role: Role::Control }) => opened,
+    };
+    match (opened, &entry) {
+        (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control }),
+        (Err(code), Entry::Granted(_)) if code == Code::Aborted => {
+            let abort = AbortSession { session_id: id, code };
+            // the exporter may be gone; then there is nobody to tell
+            tokio::time::timeout(FAREWELL, net.request(route.peer, Request::Abort(abort))).await.ok();
+            Err(failed(code))
+        }
+        (Err(code), _) => {
+            net.disconnect(route.peer).await;
+            Err(failed(code))
+        }
+    }
+}
+
+async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, Failure> {
+    let connected = net.connect(route.peer, route.addresses.clone(), route.transport, route.timeout).await;
     let connected =
         connected.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), None, api::Role::Importer))?;
-    let summary = PeerSummary {
+    Ok(PeerSummary {
         peer_id: route.peer.to_string(),
         device_name: connected.hello.device_name,
         address: Some(connected.address.to_string()),
         transport: Some(connected.transport.to_string()),
-    };
+    })
+}
+
+enum Asking {
+    /// The peer's answer.
+    Refused(Code),
+    /// No answer.
+    Lost(Code),
+}
+
+async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, Entry), Asking> {
     let nonce = Nonce(random::bytes());
     let (exporter, importer) = (route.peer.to_bytes(), net.local_peer().to_bytes());
     let ends = Ends { exporter: &exporter, importer: &importer };
-    let redeem = Redeem {
-        ticket_id: ticket.ticket_id,
-        nonce,
-        proof: proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce),
-        max_lanes: route.max_lanes,
-        max_chunk: route.max_chunk,
-    };
-    let granted = match net.request(route.peer, Request::Redeem(redeem)).await {
-        Ok(Response::Granted(granted)) => granted,
-        Ok(Response::Refused(code)) => return Err(failed(code)),
-        Ok(Response::Hello(_) | Response::Status(_) | Response::Done) => return Err(failed(Code::FrameUnexpected)),
-        Err(e) => return Err(failed(e.code())),
-    };
-    if granted.lanes == 0 || granted.lanes > route.max_lanes || granted.max_chunk > route.max_chunk {
-        return Err(failed(Code::VersionMismatch));
-    }
-    let hello = StreamHello { session_id: granted.session_id, role: Role::Control };
-    let opened = tokio::select! {
-        () = stop.cancelled() => Err(Code::Aborted),
-        opened = streams::open(&net, route.peer, hello) => opened,
-    };
-    let control = match opened {
-        Ok(control) => control,
-        Err(code) => {
-            let abort = AbortSession { session_id: granted.session_id, code };
-            // the exporter may be gone; then there is nobody to tell
-            tokio::time::timeout(FAREWELL, net.request(route.peer, Request::Abort(abort))).await.ok();
-            return Err(failed(code));
+    let (max_lanes, max_chunk) = (route.max_lanes, route.max_chunk);
+    let request = match key {
+        Key::Ticket(ticket) => {
+            let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
+            Request::Redeem(Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes, max_chunk })
+        }
+        Key::Session { id, secret, holds } => {
+            let proof = proof::resume(secret, *id, ends, nonce);
+            Request::Resume(Resume { session_id: *id, nonce, proof, max_lanes, max_chunk, manifest_sha256: *holds })
         }
     };
-    Ok(Established { peer: route.peer, summary, granted, control })
+    let (lanes, chunk, opened) = match (net.request(route.peer, request).await, key) {
+        (Ok(Response::Granted(granted)), Key::Ticket(_)) => {
+            (granted.lanes, granted.max_chunk, (granted.session_id, Entry::Granted(granted)))
+        }
+        (Ok(Response::Resumed(resumed)), Key::Session { id, .. }) => {
+            (resumed.lanes, resumed.max_chunk, (*id, Entry::Resumed(resumed)))
+        }
+        (Ok(Response::Refused(code)), _) => return Err(Asking::Refused(code)),
+        (Ok(_), _) => return Err(Asking::Refused(Code::FrameUnexpected)),
+        (Err(e), _) => return Err(Asking::Lost(e.code())),
+    };
+    if lanes == 0 || lanes > route.max_lanes || chunk > route.max_chunk {
+        return Err(Asking::Refused(Code::VersionMismatch));
+    }
+    Ok(opened)
+}
+
+/// Tells the exporter how the session ended (SPEC §6.7). True when it knows.
+pub(super) async fn deliver(net: &NetHandle, route: &Route, session_id: SessionId, failed: Option<Code>) -> bool {
+    if reach(net, route).await.is_err() {
+        return false;
+    }
+    match net.request(route.peer, Request::Result(SessionResult { session_id, failed })).await {
+        // a session it does not know any more needs no result
+        Ok(Response::Done | Response::Refused(Code::SessionUnknown)) => true,
+        Ok(_) => false,
+        Err(_) => {
+            net.disconnect(route.peer).await;
+            false
+        }
+    }
 }

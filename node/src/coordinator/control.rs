@@ -20,17 +20,30 @@ const QUEUE: usize = 8;
 /// How long the last frames may take to reach the peer once the session is over.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// What happens on a control stream.
+#[derive(Debug)]
+pub(super) enum ControlEvent {
+    Frame(Frame),
+    /// There is room for a frame again.
+    Room,
+    /// The peer closed it, or it broke.
+    Closed,
+    /// It carried something that is no frame.
+    Violation(Code),
+}
+
 /// The coordinator's end of a control stream.
 #[derive(Debug)]
 pub(super) struct ControlLink {
     queue: mpsc::Sender<Frame>,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 impl ControlLink {
-    pub(super) fn spawn(job: JobId, stream: Stream, events: mpsc::Sender<Event>) -> Self {
+    /// `conversation` tells the events of this stream from those of the session's earlier ones.
+    pub(super) fn spawn(job: JobId, conversation: u32, stream: Stream, events: mpsc::Sender<Event>) -> Self {
         let (queue, outbox) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(run(job, stream, outbox, events));
+        let task = tokio::spawn(run(Origin { job, conversation, events }, stream, outbox));
         Self { queue, task }
     }
 
@@ -47,13 +60,32 @@ impl ControlLink {
         }
     }
 
-    /// Lets what is queued go out, then closes. The handle ends when that is done or hopeless.
-    pub(super) fn close(self) -> JoinHandle<()> {
+    /// Lets what is queued go out, then closes. The handle ends when that is done or hopeless, and tells whether
+    /// the peer closed its end too: then it has read everything.
+    pub(super) fn close(self) -> JoinHandle<bool> {
         self.task
+    }
+
+    /// Drops the stream and what is queued.
+    pub(super) fn cut(self) {
+        self.task.abort();
     }
 }
 
-async fn run(job: JobId, stream: Stream, mut outbox: mpsc::Receiver<Frame>, events: mpsc::Sender<Event>) {
+struct Origin {
+    job: JobId,
+    conversation: u32,
+    events: mpsc::Sender<Event>,
+}
+
+impl Origin {
+    /// False if the coordinator is gone; then nobody needs the news.
+    async fn tell(&self, event: ControlEvent) -> bool {
+        self.events.send(Event::Job(self.job, JobEvent::Control(self.conversation, event))).await.is_ok()
+    }
+}
+
+async fn run(origin: Origin, stream: Stream, mut outbox: mpsc::Receiver<Frame>) -> bool {
     let (input, output) = stream.split();
     let mut reader = FrameReader::new(input, Arc::default());
     let mut writer = FrameWriter::new(output);
@@ -64,35 +96,36 @@ async fn run(job: JobId, stream: Stream, mut outbox: mpsc::Receiver<Frame>, even
                 return;
             }
             // wakes a coordinator that stopped because the queue was full
-            events.send(Event::Job(job, JobEvent::ControlRoom)).await.ok();
+            origin.tell(ControlEvent::Room).await;
         }
         // the peer may have closed first
         writer.close().await.ok();
     };
     let reading = async {
-        let last = loop {
+        let (last, clean) = loop {
             match reader.next().await {
                 Ok(Some(frame)) => {
                     tracing::trace!(frame = frame.name(), "received");
-                    if events.send(Event::Job(job, JobEvent::ControlFrame(frame))).await.is_err() {
-                        return;
+                    if !origin.tell(ControlEvent::Frame(frame)).await {
+                        return false;
                     }
                 }
-                Ok(None) | Err(LinkError::Io(_) | LinkError::Truncated) => break JobEvent::ControlClosed,
-                Err(LinkError::Frame(e)) => break JobEvent::ControlViolation(e.code()),
+                Ok(None) => break (ControlEvent::Closed, true),
+                Err(LinkError::Io(_) | LinkError::Truncated) => break (ControlEvent::Closed, false),
+                Err(LinkError::Frame(e)) => break (ControlEvent::Violation(e.code()), false),
             }
         };
-        // a coordinator that is gone does not need the news
-        events.send(Event::Job(job, last)).await.ok();
+        origin.tell(last).await;
+        clean
     };
     tokio::pin!(writing, reading);
     tokio::select! {
         () = &mut writing => {
             // our last frames are on their way; the peer's end of stream shows that they arrived
-            tokio::time::timeout(LINGER, reading).await.ok();
+            tokio::time::timeout(LINGER, reading).await.unwrap_or(false)
         }
-        () = &mut reading => {
-            tokio::time::timeout(LINGER, writing).await.ok();
+        clean = &mut reading => {
+            tokio::time::timeout(LINGER, writing).await.is_ok() && clean
         }
     }
 }

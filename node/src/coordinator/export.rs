@@ -1,28 +1,34 @@
-//! One offer: a source, its ticket, and the session that redeems it.
+//! One offer: a source, its ticket, and the session that redeems it, through however many connections.
+//!
+//! A lost connection is no end: the offer waits until the importer comes back or the session's time is over.
+//! Stopped by a person or by the node's end, the session stays on record and a later offer of the same tree goes
+//! on with it, if the tree is still the same.
+
+mod lanes;
+mod record;
+mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libp2p::PeerId;
 use me_sync_protocol::exporter::{Exporter, Input, Output};
-use me_sync_protocol::frame::{Role as StreamRole, StreamHello};
-use me_sync_protocol::ids::{Moment, SessionId};
-use me_sync_protocol::message::Granted;
-use me_sync_protocol::progress::{Counters, Phase};
+use me_sync_protocol::ids::{Digest, Moment, SessionId};
+use me_sync_protocol::message::{Granted, Resume, Resumed};
 use me_sync_protocol::reason::Code;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use super::control::ControlLink;
+use self::lanes::Connection;
+use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
-use super::{Event, JobEvent, Shared, control, streams, view};
-use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
-use crate::clock::RateMeter;
+use super::tickets::Allowance;
+use super::{Event, JobEvent, Shared};
+use crate::api::{JobId, JobView, PeerSummary, Role};
+use crate::clock::{LastSeen, RateMeter};
 use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
-use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
-use crate::transfer::{LaneEvent, LaneMeter, Reports};
+use crate::store::{ExportRecord, SessionStatus};
+use crate::transfer::{LaneEvent, LaneMeter};
 
 /// The source of an offer.
 #[derive(Debug)]
@@ -41,6 +47,7 @@ pub(super) struct ExportJob {
     stop_hashing: Arc<AtomicBool>,
     /// When the ticket is void if no importer has come.
     expires: Moment,
+    record: ExportRecord,
     session: Option<Session>,
     rate: RateMeter,
     failure: Option<Failure>,
@@ -53,36 +60,45 @@ struct Session {
     peer: PeerId,
     granted: Granted,
     core: Exporter,
-    control: Option<ControlLink>,
-    /// The session was heard of: its control stream is or was there.
-    is_open: bool,
-    lanes: Vec<mpsc::Sender<Arc<WorkList>>>,
+    /// The manifest that the importer says it has.
+    importer_holds: Option<Digest>,
+    connection: Option<Connection>,
+    /// Counts control streams, so that late news of an old one is known as such.
+    conversation: u32,
+    /// When the last connection was lost.
+    lost: Option<Moment>,
     meter: Arc<LaneMeter>,
     moved_before: u64,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+}
+
+/// What an offer starts from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) hashing: Arc<HashProgress>,
+    pub(super) stop_hashing: Arc<AtomicBool>,
+    pub(super) expires: Moment,
+    pub(super) record: ExportRecord,
 }
 
 impl ExportJob {
-    pub(super) fn new(
-        id: JobId,
-        view: watch::Sender<JobView>,
-        hashing: Arc<HashProgress>,
-        stop_hashing: Arc<AtomicBool>,
-        expires: Moment,
-    ) -> Self {
-        Self {
+    /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
+    pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
+        let Start { hashing, stop_hashing, expires, record } = start;
+        let mut job = Self {
             id,
             view,
             source: Source::Hashing,
             hashing,
             stop_hashing,
             expires,
+            record,
             session: None,
             rate: RateMeter::default(),
             failure: None,
             is_over: false,
-        }
+        };
+        job.restore(shared);
+        job
     }
 
     pub(super) fn session(&self) -> Option<(SessionId, PeerId)> {
@@ -93,57 +109,101 @@ impl ExportJob {
         self.is_over
     }
 
-    /// The ticket was redeemed for the first time.
+    /// The session of an earlier process waits for its importer again.
+    fn restore(&mut self, shared: &Shared) {
+        let (Some(granted), Some(peer)) = (self.record.granted.clone(), self.record.peer_id()) else { return };
+        let core = Exporter::restored(shared.retry, shared.clock.now());
+        self.view.send_modify(|view| {
+            view.session_id = Some(granted.session_id);
+            view.peer = Some(PeerSummary {
+                peer_id: peer.to_string(),
+                device_name: self.record.peer_name.clone(),
+                address: None,
+                transport: None,
+            });
+        });
+        self.session = Some(Session::new(peer, granted, core));
+    }
+
+    /// The ticket was redeemed, for the first time or for a new session.
     pub(super) fn granted(&mut self, peer: PeerId, from: Option<Connected>, granted: Granted, shared: &Shared) {
         let mut core = Exporter::new(shared.retry, shared.clock.now());
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
             core.handle(shared.clock.now(), Input::ManifestReady(snapshot.manifest().clone())).ok();
         }
-        let id = granted.session_id;
-        self.view.send_modify(|view| {
-            view.session_id = Some(id);
-            view.peer = Some(PeerSummary {
-                peer_id: peer.to_string(),
-                address: from.as_ref().map(|f| f.address.to_string()),
-                transport: from.as_ref().map(|f| f.transport.to_string()),
-                device_name: from.map(|f| f.hello.device_name).unwrap_or_default(),
-            });
-        });
-        tracing::info!(session = %id.short(), "ticket redeemed");
-        self.session = Some(Session {
-            id,
-            peer,
-            granted,
-            core,
-            control: None,
-            is_open: false,
-            lanes: Vec::new(),
-            meter: Arc::default(),
-            moved_before: 0,
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
-        });
+        self.view.send_modify(|view| view.session_id = Some(granted.session_id));
+        tracing::info!(session = %granted.session_id.short(), "ticket redeemed");
+        self.met(peer, from);
+        self.record.grant(peer.to_bytes(), &granted);
+        self.note_manifest();
+        let mut session = Session::new(peer, granted, core);
+        if let Some(before) = self.session.take() {
+            (session.conversation, session.meter) = (before.conversation, before.meter);
+            session.moved_before = before.moved_before;
+        }
+        self.session = Some(session);
     }
 
-    /// A control stream of the importer came in and is acknowledged.
-    pub(super) fn opened(&mut self, link: ControlLink, shared: &Shared) {
+    /// The importer comes back with its proof.
+    pub(super) fn resumed(
+        &mut self,
+        from: Option<Connected>,
+        ask: &Resume,
+        ours: Allowance,
+        shared: &Shared,
+    ) -> Result<Resumed, Code> {
+        let peer = self.session.as_ref().map(|s| s.peer).ok_or(Code::SessionUnknown)?;
+        let lanes = ours.lanes.min(ask.max_lanes);
+        let chunk = ours.chunk.min(ask.max_chunk);
+        if lanes == 0 || chunk < super::tickets::MIN_CHUNK {
+            return Err(Code::VersionMismatch);
+        }
+        self.met(peer, from);
+        self.record.last = LastSeen::now();
+        self.put(shared);
+        let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
+        (session.granted.lanes, session.granted.max_chunk) = (lanes, chunk);
+        session.importer_holds = ask.manifest_sha256;
+        Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk })
+    }
+
+    /// The session's resume secret, to check a proof with.
+    pub(super) fn resume_secret(&self) -> Option<&me_sync_protocol::ids::Secret> {
+        self.session.as_ref().map(|s| &s.granted.resume_secret)
+    }
+
+    /// A control stream of the importer came in and is acknowledged. It takes the place of one that is there: the
+    /// importer may have noticed first that the connection is dead.
+    pub(super) fn opened(&mut self, stream: libp2p::Stream, shared: &Shared) {
+        if self.session.as_ref().is_some_and(|s| s.connection.is_some()) {
+            self.input(Input::Lost, shared);
+        }
         let Some(session) = &mut self.session else { return };
-        session.control = Some(link);
-        session.is_open = true;
-        self.input(Input::Opened, shared);
+        session.conversation += 1;
+        session.lost = None;
+        let link = ControlLink::spawn(self.id, session.conversation, stream, shared.events.clone());
+        session.connection = Some(Connection::new(link));
+        let importer_holds = session.importer_holds;
+        self.input(Input::Opened { importer_holds }, shared);
     }
 
     /// May a control stream come in now?
     pub(super) fn takes_control(&self) -> bool {
-        !self.is_over && self.session.as_ref().is_some_and(|s| !s.is_open)
+        !self.is_over && self.session.is_some()
     }
 
     pub(super) fn hashed(&mut self, result: Result<Arc<Snapshot>, SourceError>, shared: &Shared) {
         match result {
             Ok(snapshot) => {
-                self.source = Source::Ready(snapshot.clone());
-                self.input(Input::ManifestReady(snapshot.manifest().clone()), shared);
+                let manifest = snapshot.manifest().clone();
+                self.source = Source::Ready(snapshot);
+                if self.record.manifest.is_some_and(|known| known != manifest.sha256()) {
+                    self.supersede(shared);
+                }
+                self.note_manifest();
+                self.put(shared);
+                self.input(Input::ManifestReady(manifest), shared);
             }
             Err(e) => {
                 let failure = Failure::described(e.code(), crate::errors::chain(&e), e.hint(), Role::Exporter);
@@ -152,26 +212,69 @@ impl ExportJob {
         }
     }
 
-    pub(super) fn lane(&mut self, event: LaneEvent, shared: &Shared) {
+    /// The tree is not what it was when the session began: its importer has to redeem the ticket again.
+    fn supersede(&mut self, shared: &Shared) {
+        if let Some(session) = &mut self.session {
+            tracing::info!(session = %session.id.short(), "the tree has changed since this session began");
+            // tells an importer that is connected; others learn it when they come
+            session.core.handle(shared.clock.now(), Input::Stop(Code::ManifestChanged)).ok();
+            if let Some(connection) = session.connection.take() {
+                while let Output::Send(frame) = session.core.poll_output() {
+                    connection.send(frame);
+                }
+                connection.let_go();
+            }
+            self.record.granted = None;
+            self.session = None;
+        }
+    }
+
+    pub(super) fn is_superseded(&self, session: SessionId) -> bool {
+        self.session.as_ref().is_none_or(|s| s.id != session) && self.record.was_granted(session)
+    }
+
+    pub(super) fn control(&mut self, conversation: u32, event: ControlEvent, shared: &Shared) {
+        let current = self.session.as_ref().filter(|s| s.conversation == conversation && s.connection.is_some());
+        if current.is_none() {
+            return;
+        }
+        match event {
+            ControlEvent::Frame(frame) => self.input(Input::Frame(frame), shared),
+            ControlEvent::Room => self.pump(shared),
+            ControlEvent::Closed => self.input(Input::Lost, shared),
+            ControlEvent::Violation(code) => {
+                let violation = control::violation(code);
+                let message = format!("the other device broke the protocol: {violation}");
+                self.stop(Failure::described(code, message, None, Role::Exporter), shared);
+            }
+        }
+    }
+
+    pub(super) fn lane(&mut self, conversation: u32, event: LaneEvent, shared: &Shared) {
+        let Some(session) = self.session.as_ref().filter(|s| s.conversation == conversation) else { return };
+        if session.connection.is_none() {
+            return;
+        }
         match event {
             LaneEvent::Sent { files, bytes, failed } => self.input(Input::Sent { files, bytes, failed }, shared),
             LaneEvent::Closed => {
                 // once everything is sent the importer may close its lanes
-                if self.session.as_ref().is_some_and(|s| !s.core.is_finalizing()) {
+                if !session.core.is_finalizing() {
                     self.input(Input::Lost, shared);
                 }
             }
-            LaneEvent::Files { .. } | LaneEvent::Violation(_) => {
+            LaneEvent::Files { .. } | LaneEvent::Suspended(_) | LaneEvent::Violation(_) | LaneEvent::Drained => {
                 tracing::error!("a sending lane reported as if it received");
             }
         }
     }
 
-    /// The control stream carried something that is no frame.
-    pub(super) fn control_violation(&mut self, code: Code, shared: &Shared) {
-        let violation = control::violation(code);
-        let message = format!("the other device broke the protocol: {violation}");
-        self.stop(Failure::described(code, message, None, Role::Exporter), shared);
+    /// The importer says how the session ended.
+    pub(super) fn result(&mut self, failed: Option<Code>, shared: &Shared) -> Result<(), Code> {
+        let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
+        let taken = session.core.handle(shared.clock.now(), Input::Result(failed));
+        self.pump(shared);
+        taken.map_err(|violation| violation.code)
     }
 
     /// Ends the offer for a reason of this side.
@@ -184,19 +287,32 @@ impl ExportJob {
         let failure = if unknown { self.explain(code) } else { failure };
         self.failure.get_or_insert(failure);
         match &self.session {
-            Some(session) if session.is_open => self.input(Input::Stop(code), shared),
+            Some(session) if session.connection.is_some() => self.input(Input::Stop(code), shared),
             _ => self.finish(Err(code), shared),
         }
+    }
+
+    /// Ends this job but not its session: a later offer of the same tree goes on with it.
+    pub(super) fn suspend(&mut self, failure: Failure, shared: &Shared) {
+        if self.is_over {
+            return;
+        }
+        if self.session.is_none() && self.record.peer.is_none() {
+            return self.stop(failure, shared);
+        }
+        self.failure = Some(Failure { hint: self.how_to_go_on(), ..failure });
+        self.end(Err(Code::NodeStopping), None, shared);
     }
 
     pub(super) fn tick(&mut self, now: Moment, shared: &Shared) {
         if self.is_over {
             return;
         }
-        let is_open = self.session.as_ref().is_some_and(|s| s.is_open);
-        if !is_open && now >= self.expires {
-            self.finish(Err(Code::SessionExpired), shared);
-            return;
+        let connected = self.session.as_ref().is_some_and(|s| s.connection.is_some());
+        let is_bound = self.record.peer.is_some();
+        let expired = if is_bound { self.record.is_expired(&LastSeen::now()) } else { now >= self.expires };
+        if !connected && expired {
+            return self.finish(Err(Code::SessionExpired), shared);
         }
         let hashing = self.hashing_counters();
         if let Some(session) = &mut self.session {
@@ -208,6 +324,7 @@ impl ExportJob {
             }
             self.input(Input::Moved { bytes, waiting_on_us }, shared);
         }
+        self.touch_if_due(connected, shared);
         self.refresh(now);
     }
 
@@ -226,168 +343,79 @@ impl ExportJob {
     pub(super) fn pump(&mut self, shared: &Shared) {
         loop {
             let Some(session) = &mut self.session else { return };
-            if session.control.as_ref().is_some_and(|c| !c.has_room()) {
+            if session.connection.as_ref().is_some_and(|c| !c.has_room()) {
                 return;
             }
             match session.core.poll_output() {
                 Output::Send(frame) => {
-                    if let Some(control) = &session.control {
-                        control.send(frame);
+                    if let Some(connection) = &session.connection {
+                        connection.send(frame);
                     }
                 }
-                Output::SendFiles(entries) => self.send_files(WorkList::new(entries), shared),
+                Output::SendFiles { entries, partial } => self.send_files(entries, &partial, shared),
+                Output::Suspended { reset } => self.disconnected(reset, shared),
                 Output::Over(outcome) => return self.finish(outcome, shared),
                 Output::Idle(_) => return,
             }
         }
     }
 
-    /// Hands a round to the lanes; the first round opens them.
-    fn send_files(&mut self, work: Arc<WorkList>, shared: &Shared) {
-        let (Some(session), Source::Ready(snapshot)) = (&mut self.session, &self.source) else { return };
-        for number in 0..session.granted.lanes {
-            if usize::from(number) == session.lanes.len() {
-                let (queue, inbox) = mpsc::channel(WORK_QUEUE);
-                session.lanes.push(queue);
-                let lane = SendLane {
-                    manifest: snapshot.manifest().clone(),
-                    reader: snapshot.reader(),
-                    chunk: session.granted.max_chunk as usize,
-                    meter: session.meter.clone(),
-                    stop: session.stop.clone(),
-                    #[cfg(feature = "test-hooks")]
-                    faults: shared.faults.resolve(snapshot.manifest()),
-                };
-                let (net, peer, stop) = (shared.net.clone(), session.peer, session.stop.clone());
-                let hello = StreamHello { session_id: session.id, role: StreamRole::Lane(number) };
-                let reports = Reports { job: self.id, to: shared.lanes.clone() };
-                session.tasks.spawn(async move {
-                    let opened = tokio::select! {
-                        () = stop.cancelled() => return,
-                        opened = streams::open(&net, peer, hello) => opened,
-                    };
-                    match opened {
-                        Ok(stream) => lane.run(stream, inbox, reports).await,
-                        Err(code) => {
-                            tracing::debug!(%code, "a lane was not opened");
-                            reports.send(LaneEvent::Closed).await;
-                        }
-                    }
-                });
+    fn finish(&mut self, outcome: Result<(), Code>, shared: &Shared) {
+        let state = match outcome {
+            Ok(()) => SessionStatus::Completed,
+            // what failed may be mended; the importer keeps what it has
+            Err(Code::RetryExhausted | Code::HashMismatch | Code::SourceChanged | Code::SourceUnreadable) => {
+                SessionStatus::Failed
             }
-            // rounds come one after the other: a lane that has not taken the last one is a lane that broke
-            if let Some(lane) = session.lanes.get(usize::from(number))
-                && lane.try_send(work.clone()).is_err()
-            {
-                tracing::debug!("a lane takes no more work");
-            }
-        }
+            Err(_) => SessionStatus::Ended,
+        };
+        self.end(outcome, Some(state), shared);
     }
 
-    fn finish(&mut self, outcome: Result<(), Code>, shared: &Shared) {
+    /// Ends the job; with a state its session's record changes, without it stays open.
+    fn end(&mut self, outcome: Result<(), Code>, state: Option<SessionStatus>, shared: &Shared) {
         if self.is_over {
             return;
         }
         self.is_over = true;
         self.stop_hashing.store(true, Ordering::Relaxed);
         self.refresh(shared.clock.now());
-        let outcome = match outcome {
-            Ok(()) => Outcome::Completed(self.completion()),
+        self.view.send_modify(|view| view.waiting = None);
+        let end = match outcome {
+            Ok(()) => crate::api::Outcome::Completed(self.completion()),
             Err(code) => self.failure.take().unwrap_or_else(|| self.explain(code)).into_outcome(),
         };
-        let (control, mut tasks) = match &mut self.session {
-            Some(session) => {
-                session.stop.cancel();
-                session.lanes.clear();
-                (session.control.take().map(ControlLink::close), std::mem::take(&mut session.tasks))
-            }
-            None => (None, JoinSet::new()),
-        };
-        let (events, id) = (shared.events.clone(), self.id);
+        self.record_end(state, outcome.err());
+        let connection = self.session.as_mut().and_then(|s| s.connection.take());
+        let record = self.record.peer.is_some().then(|| self.record.clone());
+        let (events, id, store) = (shared.events.clone(), self.id, shared.store.clone());
         tokio::spawn(async move {
-            if let Some(control) = control {
-                control.await.ok();
+            if let Some(connection) = connection {
+                connection.close().await;
             }
-            while tasks.join_next().await.is_some() {}
-            events.send(Event::Job(id, JobEvent::Finished(Box::new(outcome)))).await.ok();
+            if let Some(record) = record
+                && let Err(e) = store.put_export(record).await
+            {
+                tracing::warn!(error = %crate::errors::chain(&e), "the end of the session is not recorded");
+            }
+            events.send(Event::Job(id, JobEvent::Finished(Box::new(end)))).await.ok();
         });
     }
+}
 
-    fn explain(&self, code: Code) -> Failure {
-        let unknown = self.session.as_ref().is_some_and(|s| s.core.is_finalizing());
-        match code {
-            Code::PeerGone | Code::Timeout if unknown => Failure {
-                code,
-                message: "the connection was lost while the other device was applying the tree".to_owned(),
-                hint: "look there whether it finished; this device's tree is as it was".to_owned(),
-            },
-            // 5.7-4: an importer that applies goes on without us
-            Code::Aborted | Code::NodeStopping if unknown => Failure {
-                code,
-                message: "stopped while the other device was applying the tree, which it may finish".to_owned(),
-                hint: "look there whether it did; this device's tree is as it was".to_owned(),
-            },
-            Code::RetryExhausted => {
-                let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
-                Failure::exhausted(causes, Role::Exporter)
-            }
-            _ => Failure::of(code, Role::Exporter),
+impl Session {
+    fn new(peer: PeerId, granted: Granted, core: Exporter) -> Self {
+        Self {
+            id: granted.session_id,
+            peer,
+            granted,
+            core,
+            importer_holds: None,
+            connection: None,
+            conversation: 0,
+            lost: None,
+            meter: Arc::default(),
+            moved_before: 0,
         }
-    }
-
-    fn completion(&self) -> Completion {
-        let Source::Ready(snapshot) = &self.source else { return Completion::nothing() };
-        let manifest = snapshot.manifest();
-        let notes = view::skipped_notes(snapshot.skipped());
-        Completion { notes, ..Completion::of(manifest) }
-    }
-
-    fn hashing_counters(&self) -> Counters {
-        let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        Counters {
-            files_ok: load(&self.hashing.files_done),
-            files_total: load(&self.hashing.files_total),
-            bytes_done: load(&self.hashing.bytes_done),
-            bytes_total: load(&self.hashing.bytes_total),
-            ..Counters::default()
-        }
-    }
-
-    /// Brings the view up to date.
-    fn refresh(&mut self, now: Moment) {
-        let hashing = matches!(self.source, Source::Hashing);
-        let phase = self.session.as_ref().map_or(Phase::NearbyConnecting, |s| s.core.phase());
-        let counters = match &self.session {
-            Some(session) if !hashing => session.core.counters(),
-            _ => self.hashing_counters(),
-        };
-        let moved = self.session.as_ref().map_or(0, |s| s.meter.moved.load(Ordering::Relaxed));
-        let detail = match (phase, hashing, self.session.is_some()) {
-            (_, true, _) => "reading and hashing the source",
-            (Phase::NearbyConnecting, _, false) => "waiting for the other device",
-            (Phase::ManifestReceiving, ..) => "waiting for the other device to agree",
-            _ => view::detail(phase),
-        };
-        let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { moved });
-        let mut failures: Vec<_> = Vec::new();
-        let mut failed = 0;
-        if let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) {
-            for (index, code) in session.core.failures() {
-                failed += 1;
-                if failures.len() < view::MAX_FAILURES {
-                    failures.push(view::failure(snapshot.manifest(), index, "io_error", Some(code)));
-                }
-            }
-        }
-        self.view.send_if_modified(|view| {
-            let mut next = view.clone();
-            next.phase = phase;
-            next.progress = view::progress(counters, 0, bps, detail);
-            next.failures = failures;
-            next.failures_total = failed;
-            let changed = next != *view;
-            *view = next;
-            changed
-        });
     }
 }

@@ -11,9 +11,10 @@ use me_sync_protocol::reason::Code;
 
 use crate::api::JobId;
 use crate::random;
+use crate::store::ExportRecord;
 
 /// Smallest chunk a session is granted with.
-const MIN_CHUNK: u32 = 4096;
+pub(super) const MIN_CHUNK: u32 = 4096;
 
 /// What a ticket opens.
 #[derive(Debug)]
@@ -23,7 +24,10 @@ struct Ticket {
     expires: Moment,
     expires_wall_ms: u64,
     source_name: String,
-    redeemed: Option<(PeerId, Granted)>,
+    /// Who redeemed it: nobody else ever can, and for this peer it does not expire before its session.
+    owner: Option<PeerId>,
+    /// The session it opened, unless the exporter ended that one because the tree has changed.
+    granted: Option<Granted>,
 }
 
 /// The tickets of this node.
@@ -67,9 +71,29 @@ impl TicketBook {
     ) -> (TicketId, Secret) {
         let id = TicketId(random::bytes());
         let secret = Secret::from_bytes(random::bytes());
-        let ticket = Ticket { job, secret: secret.clone(), expires, expires_wall_ms, source_name, redeemed: None };
+        let ticket =
+            Ticket { job, secret: secret.clone(), expires, expires_wall_ms, source_name, owner: None, granted: None };
         self.tickets.insert(id, ticket);
         (id, secret)
+    }
+
+    /// Opens the ticket of an earlier process again, for the peer that redeemed it.
+    pub(super) fn restore(&mut self, job: JobId, record: &ExportRecord) {
+        let ticket = Ticket {
+            job,
+            secret: record.ticket_secret.clone(),
+            expires: Moment::default(),
+            expires_wall_ms: 0,
+            source_name: record.source_name.clone(),
+            owner: record.peer_id(),
+            granted: record.granted.clone(),
+        };
+        self.tickets.insert(record.ticket_id, ticket);
+    }
+
+    /// The session that the job's ticket opened is over, because the tree has changed: its owner may open another.
+    pub(super) fn supersede(&mut self, job: JobId) {
+        self.tickets.values_mut().filter(|ticket| ticket.job == job).for_each(|ticket| ticket.granted = None);
     }
 
     /// Closes the ticket of a job that is over.
@@ -92,14 +116,16 @@ impl TicketBook {
         let ends = Ends { exporter: &exporter, importer: &importer };
         let is_proven = proof::matches(&proof::redeem(secret, ask.ticket_id, ends, ask.nonce), &ask.proof);
         let ticket = ticket.filter(|_| is_proven).ok_or(Code::TicketInvalid)?;
-        if let Some((owner, granted)) = &ticket.redeemed {
-            let same = *owner == peer;
-            let again = || Redeemed { job: ticket.job, granted: granted.clone(), is_new: false };
-            return same.then(again).ok_or(Code::TicketInvalid);
-        }
-        // whichever clock says so: a sleeping machine or a clock set back must not keep a ticket alive
-        if now >= ticket.expires || wall_ms >= ticket.expires_wall_ms {
-            return Err(Code::TicketInvalid);
+        match ticket.owner {
+            Some(owner) if owner != peer => return Err(Code::TicketInvalid),
+            Some(_) => {
+                if let Some(granted) = &ticket.granted {
+                    return Ok(Redeemed { job: ticket.job, granted: granted.clone(), is_new: false });
+                }
+            }
+            // whichever clock says so: a sleeping machine or a clock set back must not keep a ticket alive
+            None if now >= ticket.expires || wall_ms >= ticket.expires_wall_ms => return Err(Code::TicketInvalid),
+            None => {}
         }
         let lanes = ours.lanes.min(ask.max_lanes);
         let chunk = ours.chunk.min(ask.max_chunk);
@@ -115,7 +141,7 @@ impl TicketBook {
             max_chunk: chunk,
             source_name: ticket.source_name.clone(),
         };
-        ticket.redeemed = Some((peer, granted.clone()));
+        (ticket.owner, ticket.granted) = (Some(peer), Some(granted.clone()));
         Ok(Redeemed { job: ticket.job, granted, is_new: true })
     }
 }

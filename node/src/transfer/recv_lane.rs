@@ -7,13 +7,12 @@ use libp2p::Stream;
 use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep, Violation};
 use me_sync_protocol::frame::{FailedEntry, Frame};
 use me_sync_protocol::ids::EntryIndex;
-use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{LANE_QUEUE, LaneEvent, LaneMeter, Reports};
+use super::{FailureDetail, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::link::{FrameReader, LinkError};
-use crate::staging::{StagedFile, StagingWriter};
+use crate::staging::{StageError, StagedFile, StagingWriter};
 
 /// Files judged before a report goes out although more frames wait.
 const REPORT_SIZE: usize = 256;
@@ -90,7 +89,7 @@ struct OpenFile {
 #[derive(Default)]
 struct Batch {
     reports: Vec<FileReport>,
-    codes: Vec<(EntryIndex, Code)>,
+    details: Vec<FailureDetail>,
 }
 
 impl Disk {
@@ -113,7 +112,26 @@ impl Disk {
             }
         }
         self.flush(&mut batch);
-        self.drop_file();
+        self.suspend();
+    }
+
+    /// The lane is gone: what there is of the file under way stays, and how much that is goes to the core.
+    fn suspend(&mut self) {
+        let partial = self.receiver.suspend();
+        let Some(file) = self.take_file() else { return };
+        let Some(partial) = partial else {
+            if let Err(e) = self.meter.on_disk(|| file.staged.discard()) {
+                tracing::warn!(error = %crate::errors::chain(&e), "a failed file could not be removed from staging");
+            }
+            return;
+        };
+        match self.meter.on_disk(|| file.staged.suspend()) {
+            Ok(()) => {
+                self.reports.send_blocking(LaneEvent::Suspended(partial));
+            }
+            // it is sent again from its beginning
+            Err(e) => tracing::warn!(error = %crate::errors::chain(&e), "an unfinished file could not be kept"),
+        }
     }
 
     fn step(&mut self, frame: Frame, batch: &mut Batch) -> Result<(), Violation> {
@@ -122,7 +140,12 @@ impl Disk {
                 Ok(staged) => self.file = Some(OpenFile { staged, arrived: 0 }),
                 Err(e) => self.fail(index, &e, batch),
             },
+            LaneStep::Continue(index, offset) => match self.meter.on_disk(|| self.writer.resume(index, offset)) {
+                Ok(staged) => self.file = Some(OpenFile { staged, arrived: 0 }),
+                Err(e) => self.fail(index, &e, batch),
+            },
             LaneStep::Write(bytes) => {
+                self.meter.payload.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 if let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) {
                     file.arrived += bytes.len() as u64;
                     self.meter.in_flight.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -137,7 +160,7 @@ impl Disk {
                     match self.meter.on_disk(|| file.staged.finish()) {
                         Ok(()) => batch.reports.push(FileReport::Ok(verified)),
                         Err(e) => {
-                            batch.codes.push((index, e.code()));
+                            batch.details.push(detail(index, &e));
                             batch.reports.push(FileReport::Failed(FailedEntry { index, reason: e.reason() }));
                         }
                     }
@@ -145,7 +168,8 @@ impl Disk {
             }
             LaneStep::Drop { entry, from_exporter } => {
                 self.drop_file();
-                batch.codes.extend(from_exporter.map(|code| (entry.index, code)));
+                let named = from_exporter.map(|code| FailureDetail { index: entry.index, code, os_error: None });
+                batch.details.extend(named);
                 batch.reports.push(FileReport::Failed(entry));
             }
             LaneStep::Ignore => self.drop_file(),
@@ -154,10 +178,10 @@ impl Disk {
     }
 
     /// The disk refused: what there is of the file goes, the rest of it is passed over until its end.
-    fn fail(&mut self, index: EntryIndex, error: &crate::staging::StageError, batch: &mut Batch) {
+    fn fail(&mut self, index: EntryIndex, error: &StageError, batch: &mut Batch) {
         tracing::debug!(%index, error = %crate::errors::chain(error), "a file could not be staged");
         self.receiver.fail(error.reason());
-        batch.codes.push((index, error.code()));
+        batch.details.push(detail(index, error));
         self.drop_file();
     }
 
@@ -177,8 +201,12 @@ impl Disk {
 
     fn flush(&self, batch: &mut Batch) {
         if !batch.reports.is_empty() {
-            let Batch { reports, codes } = std::mem::take(batch);
-            self.reports.send_blocking(LaneEvent::Files { reports, codes });
+            let Batch { reports, details } = std::mem::take(batch);
+            self.reports.send_blocking(LaneEvent::Files { reports, details });
         }
     }
+}
+
+fn detail(index: EntryIndex, error: &StageError) -> FailureDetail {
+    FailureDetail { index, code: error.code(), os_error: error.os_error() }
 }

@@ -2,6 +2,7 @@
 //!
 //! Small files share a buffer: a batch goes out when it holds at least 256 KiB or the work is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::AsyncWriteExt;
 use libp2p::Stream;
 use me_sync_protocol::codec;
-use me_sync_protocol::frame::{FileBegin, FileEnd, Frame};
+use me_sync_protocol::frame::{FileBegin, FileEnd, Frame, PartialFile};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::limits::FRAME_HEADER;
 use me_sync_protocol::manifest::{Manifest, Node};
@@ -29,12 +30,19 @@ pub(crate) const WORK_QUEUE: usize = 1;
 #[derive(Debug)]
 pub(crate) struct WorkList {
     entries: Vec<EntryIndex>,
+    /// Where those start that the importer has in part.
+    offsets: BTreeMap<EntryIndex, u64>,
     next: AtomicUsize,
 }
 
 impl WorkList {
-    pub(crate) fn new(entries: Vec<EntryIndex>) -> Arc<Self> {
-        Arc::new(Self { entries, next: AtomicUsize::new(0) })
+    pub(crate) fn new(entries: Vec<EntryIndex>, partial: &[PartialFile]) -> Arc<Self> {
+        let offsets = partial.iter().map(|p| (p.index, p.offset)).collect();
+        Arc::new(Self { entries, offsets, next: AtomicUsize::new(0) })
+    }
+
+    fn offset(&self, index: EntryIndex) -> u64 {
+        self.offsets.get(&index).copied().unwrap_or(0)
     }
 
     fn take(&self) -> Option<EntryIndex> {
@@ -84,6 +92,7 @@ impl SendLane {
                 break true;
             }
             let Packed { files, bytes, failed, .. } = packed;
+            meter.payload.fetch_add(bytes, Ordering::Relaxed);
             if !reports.send(LaneEvent::Sent { files, bytes, failed }).await {
                 break false;
             }
@@ -135,7 +144,7 @@ impl Packer {
     fn run(mut self, mut work: mpsc::Receiver<Arc<WorkList>>) {
         while let Some(list) = work.blocking_recv() {
             while let Some(index) = list.take() {
-                if self.file(index).is_err() {
+                if self.file(index, list.offset(index)).is_err() {
                     return;
                 }
             }
@@ -145,14 +154,14 @@ impl Packer {
         }
     }
 
-    fn file(&mut self, index: EntryIndex) -> Result<(), Gone> {
+    fn file(&mut self, index: EntryIndex, offset: u64) -> Result<(), Gone> {
         let Some((size, sha256)) = self.declared(index) else {
             // the core asks for files of this manifest only
             tracing::error!(%index, "asked to send something that is no file");
             return Ok(());
         };
-        codec::encode(&Frame::FileBegin(FileBegin { index, size, sha256, offset: 0 }), &mut self.buffer);
-        let failed = match self.body(index)? {
+        codec::encode(&Frame::FileBegin(FileBegin { index, size, sha256, offset }), &mut self.buffer);
+        let failed = match self.body(index, offset)? {
             Ok(()) => None,
             Err(e) => {
                 tracing::debug!(%index, error = %crate::errors::chain(&e), "a file could not be sent whole");
@@ -166,15 +175,16 @@ impl Packer {
     }
 
     /// Reads the file straight into the send buffer, chunk by chunk.
-    fn body(&mut self, index: EntryIndex) -> Result<Result<(), ReadError>, Gone> {
+    fn body(&mut self, index: EntryIndex, offset: u64) -> Result<Result<(), ReadError>, Gone> {
         let meter = self.lane.meter.clone();
         let mut file = match meter.on_disk(|| self.lane.reader.open(index)) {
             Ok(file) => file,
             Err(e) => return Ok(Err(e)),
         };
-        let mut left = file.size();
+        file.seek(offset);
+        let mut left = file.size().saturating_sub(offset);
         #[cfg(feature = "test-hooks")]
-        let mut offset = 0;
+        let mut offset = offset;
         while left > 0 {
             let want = left.min(self.lane.chunk as u64) as usize;
             let header = self.buffer.len();

@@ -1,0 +1,122 @@
+//! The offer's connections: the control stream, the lanes it opens, and how both are let go.
+
+use std::sync::Arc;
+
+use me_sync_protocol::frame::{Frame, PartialFile, Role, StreamHello};
+use me_sync_protocol::ids::EntryIndex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{ExportJob, Source};
+use crate::coordinator::control::ControlLink;
+use crate::coordinator::{Shared, streams};
+use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
+use crate::transfer::{LaneEvent, Reports};
+
+/// One control stream with its lanes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    control: ControlLink,
+    lanes: Vec<mpsc::Sender<Arc<WorkList>>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Connection {
+    pub(super) fn new(control: ControlLink) -> Self {
+        Self { control, lanes: Vec::new(), stop: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.control.has_room()
+    }
+
+    pub(super) fn send(&self, frame: Frame) {
+        self.control.send(frame);
+    }
+
+    /// Lets what is queued go out, then closes everything; in a task of its own.
+    pub(super) fn let_go(self) {
+        tokio::spawn(self.close());
+    }
+
+    /// Lets what is queued go out and waits until everything is closed.
+    pub(super) async fn close(self) {
+        let Self { control, lanes, stop, mut tasks } = self;
+        stop.cancel();
+        drop(lanes);
+        // whether the peer has read it all does not matter here
+        control.close().await.ok();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Drops what is queued; the streams are broken.
+    fn cut(self) {
+        self.stop.cancel();
+        self.control.cut();
+        let mut tasks = self.tasks;
+        tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+    }
+}
+
+impl ExportJob {
+    /// The core let go of its connection.
+    pub(super) fn disconnected(&mut self, reset: bool, shared: &Shared) {
+        let now = shared.clock.now();
+        let Some(session) = &mut self.session else { return };
+        let Some(connection) = session.connection.take() else { return };
+        tracing::info!(session = %session.id.short(), reset, "the connection is lost; waiting for the importer");
+        session.lost = Some(now);
+        connection.cut();
+        if reset {
+            let (net, peer) = (shared.net.clone(), session.peer);
+            tokio::spawn(async move { net.disconnect(peer).await });
+        }
+    }
+
+    /// Hands a round to the lanes; the first round opens them.
+    pub(super) fn send_files(&mut self, entries: Vec<EntryIndex>, partial: &[PartialFile], shared: &Shared) {
+        let (Some(session), Source::Ready(snapshot)) = (&mut self.session, &self.source) else { return };
+        let Some(connection) = &mut session.connection else { return };
+        let work = WorkList::new(entries, partial);
+        for number in 0..session.granted.lanes {
+            if usize::from(number) == connection.lanes.len() {
+                let (queue, inbox) = mpsc::channel(WORK_QUEUE);
+                connection.lanes.push(queue);
+                let lane = SendLane {
+                    manifest: snapshot.manifest().clone(),
+                    reader: snapshot.reader(),
+                    chunk: session.granted.max_chunk as usize,
+                    meter: session.meter.clone(),
+                    stop: connection.stop.clone(),
+                    #[cfg(feature = "test-hooks")]
+                    faults: shared.faults.resolve(snapshot.manifest()),
+                };
+                let (net, peer, stop) = (shared.net.clone(), session.peer, connection.stop.clone());
+                let hello = StreamHello { session_id: session.id, role: Role::Lane(number) };
+                let conversation = session.conversation;
+                let reports = Reports { job: self.id, conversation, to: shared.lanes.clone() };
+                connection.tasks.spawn(async move {
+                    let opened = tokio::select! {
+                        () = stop.cancelled() => return,
+                        opened = streams::open(&net, peer, hello) => opened,
+                    };
+                    match opened {
+                        Ok(stream) => lane.run(stream, inbox, reports).await,
+                        Err(code) => {
+                            tracing::debug!(%code, "a lane was not opened");
+                            reports.send(LaneEvent::Closed).await;
+                        }
+                    }
+                });
+            }
+            // rounds come one after the other: a lane that has not taken the last one is a lane that broke
+            if let Some(lane) = connection.lanes.get(usize::from(number))
+                && lane.try_send(work.clone()).is_err()
+            {
+                tracing::debug!("a lane takes no more work");
+            }
+        }
+    }
+}

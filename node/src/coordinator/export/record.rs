@@ -1,0 +1,81 @@
+//! What the store knows of the offer, once somebody has redeemed its ticket.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+use me_sync_protocol::reason::Code;
+
+use super::{ExportJob, Source};
+use crate::api::PeerSummary;
+use crate::clock::LastSeen;
+use crate::coordinator::Shared;
+use crate::net::Connected;
+use crate::store::{ExportRecord, SessionStatus};
+
+/// How often a session that is connected is noted to be alive.
+const TOUCH: Duration = Duration::from_secs(60);
+
+impl ExportJob {
+    /// The record as it is now.
+    pub(in crate::coordinator) fn record(&self) -> &ExportRecord {
+        &self.record
+    }
+
+    pub(super) fn met(&mut self, peer: PeerId, from: Option<Connected>) {
+        if let Some(from) = &from {
+            self.record.peer_name.clone_from(&from.hello.device_name);
+        }
+        let device_name = self.record.peer_name.clone();
+        self.view.send_modify(|view| {
+            view.peer = Some(PeerSummary {
+                peer_id: peer.to_string(),
+                address: from.as_ref().map(|f| f.address.to_string()),
+                transport: from.as_ref().map(|f| f.transport.to_string()),
+                device_name,
+            });
+        });
+    }
+
+    pub(super) fn note_manifest(&mut self) {
+        let Source::Ready(snapshot) = &self.source else { return };
+        let manifest = snapshot.manifest();
+        self.record.manifest = Some(manifest.sha256());
+        self.record.files = u64::from(manifest.counts().files);
+        self.record.bytes = manifest.total_bytes();
+    }
+
+    /// Writes the record, if there is somebody it is about. The store keeps the order.
+    pub(super) fn put(&mut self, shared: &Shared) {
+        if self.record.peer.is_some() {
+            shared.store.put_export_later(self.record.clone());
+        }
+    }
+
+    pub(super) fn touch_if_due(&mut self, connected: bool, shared: &Shared) {
+        let now = LastSeen::now();
+        if connected && self.record.last.idle(&now) >= TOUCH {
+            self.record.last = now;
+            self.note_counters();
+            self.put(shared);
+        }
+    }
+
+    pub(super) fn record_end(&mut self, state: Option<SessionStatus>, code: Option<Code>) {
+        self.note_counters();
+        self.record.last = LastSeen::now();
+        if let Some(state) = state {
+            (self.record.state, self.record.failed_code) = (state, code);
+        }
+    }
+
+    fn note_counters(&mut self) {
+        if let Some(session) = &self.session {
+            let counters = session.core.counters();
+            (self.record.files_ok, self.record.bytes_ok) = (counters.files_ok, counters.bytes_done);
+        }
+    }
+
+    pub(super) fn how_to_go_on(&self) -> String {
+        "run the same `me-sync send` again: it goes on where it stopped".to_owned()
+    }
+}

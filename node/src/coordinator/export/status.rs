@@ -1,0 +1,115 @@
+//! The offer as people and programs see it.
+
+use std::sync::atomic::Ordering;
+
+use me_sync_protocol::ids::Moment;
+use me_sync_protocol::progress::{Counters, Phase};
+use me_sync_protocol::reason::Code;
+
+use super::{ExportJob, Source};
+use crate::api::{Completion, Role, WaitingView};
+use crate::coordinator::explain::Failure;
+use crate::coordinator::view;
+
+impl ExportJob {
+    pub(super) fn explain(&self, code: Code) -> Failure {
+        let unknown = self.session.as_ref().is_some_and(|s| s.core.is_finalizing());
+        match code {
+            // 5.7-4: an importer that applies goes on without us
+            Code::PeerGone | Code::Timeout | Code::Aborted | Code::NodeStopping | Code::SessionExpired if unknown => {
+                Failure {
+                    code,
+                    message: "stopped while the other device was applying the tree, which it may finish".to_owned(),
+                    hint: "look there whether it did; this device's tree is as it was".to_owned(),
+                }
+            }
+            Code::SessionExpired if self.record.peer.is_some() => Failure {
+                code,
+                message: "the other device did not come back in time".to_owned(),
+                hint: "run `send` again for a new ticket; what it has is used again".to_owned(),
+            },
+            Code::RetryExhausted => {
+                let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
+                let failure = Failure::exhausted(causes, Role::Exporter);
+                let hint = format!(
+                    "{}; then run the same `send` again and `me-sync retry` on the other device",
+                    failure.hint
+                );
+                Failure { hint, ..failure }
+            }
+            _ => Failure::of(code, Role::Exporter),
+        }
+    }
+
+    pub(super) fn completion(&self) -> Completion {
+        let Source::Ready(snapshot) = &self.source else { return Completion::nothing() };
+        let notes = view::skipped_notes(snapshot.skipped());
+        Completion { notes, payload_bytes: self.payload(), ..Completion::of(snapshot.manifest()) }
+    }
+
+    fn payload(&self) -> u64 {
+        self.session.as_ref().map_or(0, |s| s.meter.payload.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn hashing_counters(&self) -> Counters {
+        let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        Counters {
+            files_ok: load(&self.hashing.files_done),
+            files_total: load(&self.hashing.files_total),
+            bytes_done: load(&self.hashing.bytes_done),
+            bytes_total: load(&self.hashing.bytes_total),
+            ..Counters::default()
+        }
+    }
+
+    /// Brings the view up to date.
+    pub(super) fn refresh(&mut self, now: Moment) {
+        let hashing = matches!(self.source, Source::Hashing);
+        let phase = self.session.as_ref().map_or(Phase::NearbyConnecting, |s| s.core.phase());
+        let counters = match &self.session {
+            Some(session) if !hashing => session.core.counters(),
+            _ => self.hashing_counters(),
+        };
+        let moved = self.session.as_ref().map_or(0, |s| s.meter.moved.load(Ordering::Relaxed));
+        let detail = match (phase, hashing, self.session.is_some()) {
+            (_, true, _) => "reading and hashing the source",
+            (Phase::NearbyConnecting, _, false) if self.record.peer.is_some() => {
+                "the tree has changed; waiting for the other device to start over with what it has"
+            }
+            (Phase::NearbyConnecting, _, false) => "waiting for the other device",
+            (Phase::ManifestReceiving, ..) => "waiting for the other device to agree",
+            _ => view::detail(phase),
+        };
+        let lost = self.session.as_ref().filter(|_| phase == Phase::WaitingForPeer);
+        let waiting = lost.map(|session| WaitingView {
+            for_secs: session.lost.map_or(0, |lost| now.0.saturating_sub(lost.0).as_secs()),
+            tries: 0,
+            next_try_in_secs: 0,
+            reason: None,
+        });
+        let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { moved });
+        let mut failures: Vec<_> = Vec::new();
+        let mut failed = 0;
+        if let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) {
+            for (index, code) in session.core.failures() {
+                failed += 1;
+                if failures.len() < view::MAX_FAILURES {
+                    failures.push(view::failure(snapshot.manifest(), index, "io_error", Some(code)));
+                }
+            }
+        }
+        let payload = self.payload();
+        self.view.send_if_modified(|view| {
+            let mut next = view.clone();
+            next.phase = phase;
+            next.progress = view::progress(counters, 0, bps, detail);
+            next.waiting = waiting;
+            next.payload_bytes = payload;
+            next.failures = failures;
+            next.failures_total = failed;
+            let changed = next != *view;
+            *view = next;
+            changed
+        });
+    }
+}

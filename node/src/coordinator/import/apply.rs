@@ -1,0 +1,314 @@
+//! The import's end: verify and swap, or let go; keep or remove what is staged; tell the exporter; tell the person.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use me_sync_protocol::importer::{Input, ReadyToApply};
+use me_sync_protocol::manifest::Manifest;
+use me_sync_protocol::reason::Code;
+use tokio::task::JoinSet;
+
+use super::link::Link;
+use super::stage::{described, discard};
+use super::{ImportJob, Left};
+use crate::api::{Completion, JobId, Outcome, Role};
+use crate::coordinator::connect::{self, Route};
+use crate::coordinator::explain::Failure;
+use crate::coordinator::{Event, JobEvent, Shared};
+use crate::staging::{self, ApplyError, SealError, Staging};
+
+/// How long the end of an applied session may wait for the exporter to hear of it.
+const DELIVERY: Duration = Duration::from_secs(10);
+
+/// What became of an apply.
+#[derive(Debug)]
+pub(in crate::coordinator) enum Swap {
+    Done(Result<Completion, Failure>),
+    /// Staged files are gone or wrong: they have to come again.
+    Unstaged(Box<Staging>, Vec<me_sync_protocol::ids::EntryIndex>),
+    /// A stop was asked for before the swap began; the tree stays as it is.
+    Stopped,
+}
+
+impl ImportJob {
+    /// Verifies and swaps, off the coordinator's thread.
+    pub(super) fn apply(&mut self, proof: ReadyToApply, shared: &Shared) {
+        let (Some(staging), Some(session)) = (self.staging.take(), &mut self.session) else { return };
+        let mut lanes = match &mut session.link {
+            Link::Up(connection) => connection.stop_lanes(),
+            Link::Draining | Link::Down(_) => JoinSet::new(),
+        };
+        let manifest = session.manifest.clone();
+        let last_word = self.last_word.clone();
+        let (events, id) = (shared.events.clone(), self.id);
+        tokio::spawn(async move {
+            // no lane may hold a file open when the tree is verified
+            while lanes.join_next().await.is_some() {}
+            let done = events.clone();
+            let work = move || verify_and_swap(staging, proof, manifest.as_deref(), &last_word, id, &events);
+            let result = tokio::task::spawn_blocking(work).await;
+            let lost = || Swap::Done(Err(described(Code::DurabilityUnknown, &ApplyError::Thread)));
+            let result = result.unwrap_or_else(|_| lost());
+            done.send(Event::Job(id, JobEvent::Applied(Box::new(result)))).await.ok();
+        });
+    }
+
+    pub(in crate::coordinator) fn swapping(&mut self, shared: &Shared) {
+        self.input(Input::Swapping, shared);
+    }
+
+    pub(in crate::coordinator) fn applied(&mut self, swap: Swap, shared: &Shared) {
+        let verdict = match swap {
+            Swap::Done(Ok(completion)) => {
+                self.completion = Some(completion);
+                Ok(())
+            }
+            Swap::Done(Err(failure)) => {
+                let code = failure.code;
+                self.failure.get_or_insert(failure);
+                Err(code)
+            }
+            Swap::Unstaged(staging, entries) => {
+                tracing::warn!(files = entries.len(), "staged files are gone or changed; they are asked for again");
+                self.staging = Some(*staging);
+                if let Some((session, _)) = self.party {
+                    shared.store.forget_durable(session, entries.clone());
+                }
+                return self.input(Input::Unstaged(entries), shared);
+            }
+            Swap::Stopped => {
+                let failure = Failure::of(Code::NodeStopping, Role::Importer);
+                let failure = Failure { hint: self.how_to_resume(), ..failure };
+                return self.end(failure.into_outcome(), Left::Kept, shared);
+            }
+        };
+        self.input(Input::Applied(verdict), shared);
+    }
+
+    /// The tree of an earlier process cannot be opened.
+    pub(super) fn cannot_open(&mut self, failure: Failure, shared: &Shared) {
+        // what may be mended (a busy target, a disk that is not mounted) leaves the session as it is
+        let left = match failure.code {
+            Code::SessionExpired | Code::SessionUnknown => Left::Nothing(failure.code),
+            _ => Left::Kept,
+        };
+        self.end(failure.into_outcome(), left, shared);
+    }
+
+    /// The core is through.
+    pub(super) fn finish(&mut self, outcome: Result<(), Code>, shared: &Shared) {
+        match outcome {
+            Ok(()) => {
+                let mut completion = self.completion.take().unwrap_or_else(Completion::nothing);
+                (completion.reused_files, completion.reused_bytes) = self.reused;
+                completion.payload_bytes = self.payload();
+                self.end(Outcome::Completed(completion), Left::Applied, shared);
+            }
+            Err(code) => {
+                let mut failure = self.failure.take().unwrap_or_else(|| self.explain(code));
+                let left = match code {
+                    Code::RetryExhausted | Code::HashMismatch => {
+                        failure.hint = format!("{}; {}", failure.hint, self.how_to_retry());
+                        Left::Failed(code)
+                    }
+                    // the exporter's side may be mended: what came so far is good for the next session
+                    Code::SourceChanged | Code::SourceUnreadable | Code::NodeStopping => Left::Failed(code),
+                    code => Left::Nothing(code),
+                };
+                self.end(failure.into_outcome(), left, shared);
+            }
+        }
+    }
+
+    /// Ends the job; `left` says what stays of its session.
+    pub(super) fn end(&mut self, outcome: Outcome, left: Left, shared: &Shared) {
+        if self.is_over {
+            return;
+        }
+        self.is_over = true;
+        self.refresh(shared.clock.now());
+        self.view.send_modify(|view| {
+            view.review = None;
+            view.waiting = None;
+        });
+        self.stop_staging.store(true, Ordering::Relaxed);
+        if let Some((stop, _)) = &self.dialling {
+            stop.cancel();
+        }
+        if self.is_staging {
+            self.ending = Some((outcome, left));
+        } else {
+            self.wind_up(outcome, left, shared);
+        }
+    }
+
+    /// Lets everything go, then reports the end: nothing of a failed session is left when people hear of it.
+    pub(super) fn wind_up(&mut self, outcome: Outcome, left: Left, shared: &Shared) {
+        self.record_end(left, shared);
+        let (control, mut tasks) = match self.session.as_mut().map(|s| std::mem::replace(&mut s.link, Link::Draining)) {
+            Some(Link::Up(connection)) => {
+                let (control, tasks) = connection.take_apart();
+                (Some(control.close()), tasks)
+            }
+            Some(Link::Draining | Link::Down(_)) | None => (None, JoinSet::new()),
+        };
+        let (staging, target, dialling) = (self.staging.take(), self.target.take(), self.dialling.take());
+        let route = Route { timeout: DELIVERY, ..self.route.clone() };
+        let record = self.record.clone();
+        let (events, id, net, store) = (shared.events.clone(), self.id, shared.net.clone(), shared.store.clone());
+        tokio::spawn(async move {
+            if let Some((_, dialling)) = dialling {
+                dialling.await.ok();
+            }
+            let mut told = match control {
+                Some(control) => control.await.unwrap_or(false),
+                None => false,
+            };
+            // lanes first: they hold files of the staging tree open
+            while tasks.join_next().await.is_some() {}
+            let cleaned = tokio::task::spawn_blocking(move || {
+                drop(target);
+                if let Some(staging) = staging {
+                    match left {
+                        Left::Nothing(code) => discard(staging, code),
+                        Left::Failed(code) => staging.keep_failed(code),
+                        Left::Kept | Left::Applied => staging.suspend(),
+                    }
+                }
+            });
+            if let Err(e) = cleaned.await {
+                tracing::error!(error = %e, "cleaning up after a session failed");
+            }
+            let mut outcome = outcome;
+            if let (Left::Applied, Some(mut record)) = (left, record) {
+                if !told {
+                    let deliver = connect::deliver(&net, &route, record.session, None);
+                    told = tokio::time::timeout(DELIVERY, deliver).await.unwrap_or(false);
+                }
+                record.told = told;
+                if let Err(e) = store.put_import(record).await {
+                    tracing::warn!(error = %crate::errors::chain(&e), "the end of the session is not recorded yet");
+                }
+                if let (false, Outcome::Completed(completion)) = (told, &mut outcome) {
+                    completion.notes.push(
+                        "the other device could not be told; the next me-sync command here that connects tells it"
+                            .to_owned(),
+                    );
+                }
+            }
+            events.send(Event::Job(id, JobEvent::Finished(Box::new(outcome)))).await.ok();
+        });
+    }
+
+    fn explain(&self, code: Code) -> Failure {
+        match (code, &self.session) {
+            (Code::RetryExhausted, Some(session)) => {
+                let failing = session.core.failures().into_iter();
+                let causes = failing
+                    .map(|(index, reason)| Some(self.details.get(&index).map_or(reason.into(), |d| d.code)));
+                Failure::exhausted(causes, Role::Importer)
+            }
+            _ => Failure::of(code, Role::Importer),
+        }
+    }
+}
+
+fn verify_and_swap(
+    staging: Staging,
+    proof: ReadyToApply,
+    manifest: Option<&Manifest>,
+    last_word: &LastWord,
+    job: JobId,
+    events: &tokio::sync::mpsc::Sender<Event>,
+) -> Swap {
+    let sealed = match staging.seal(&mut |_| {}) {
+        Ok(sealed) => sealed,
+        Err(SealError::Unstaged { staging, entries, .. }) => return Swap::Unstaged(staging, entries),
+        Err(SealError::Stage(e)) => return Swap::Done(Err(described(e.code(), &e))),
+    };
+    match last_word.get() {
+        Word::GoOn => {}
+        // sealed and on the disk: a later job goes on from here
+        Word::Suspend => {
+            drop(sealed);
+            return Swap::Stopped;
+        }
+        Word::Abort => {
+            if let Err(e) = sealed.discard_because(Code::Aborted) {
+                tracing::warn!(error = %crate::errors::chain(&e), "staging is not gone yet; the next start removes it");
+            }
+            return Swap::Done(Err(Failure::of(Code::Aborted, Role::Importer)));
+        }
+    }
+    events.blocking_send(Event::Job(job, JobEvent::Swapping)).ok();
+    let mut hooks = last_word.clone();
+    let swapped = staging::on_apply_thread(move || sealed.apply(proof, &mut hooks));
+    let mut applied = match swapped {
+        Ok(applied) => applied,
+        Err(e) => return Swap::Done(Err(described(e.code(), &e))),
+    };
+    if let Err(e) = applied.commit() {
+        // the next start records it; the tree is in place all the same
+        tracing::warn!(error = %crate::errors::chain(&e), "the end of the swap is not recorded yet");
+    }
+    let mut notes = Vec::new();
+    if applied.target_changed {
+        notes.push("the target was edited during the transfer; the edits are in the kept old tree".to_owned());
+    }
+    if applied.two_renames {
+        notes.push("this file system cannot exchange directories: the target was absent for a moment".to_owned());
+    }
+    if applied.modes.world_writable > 0 {
+        let n = applied.modes.world_writable;
+        notes.push(format!(
+            "{n} entries were writable by everybody at the source and are not here (--keep-world-writable keeps that)"
+        ));
+    }
+    if applied.modes.special > 0 {
+        let n = applied.modes.special;
+        notes.push(format!("{n} entries lost their setuid, setgid or sticky bit"));
+    }
+    Swap::Done(Ok(Completion {
+        target: Some(applied.target.clone()),
+        retained: applied.retained.clone(),
+        retained_until_ms: applied.retained.is_some().then_some(applied.keep_until_ms),
+        notes,
+        ..manifest.map_or_else(Completion::nothing, Completion::of)
+    }))
+}
+
+/// What a person says while the staged tree is being verified; the last word counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    GoOn,
+    /// Stop, and keep what is staged.
+    Suspend,
+    /// Stop, and remove it.
+    Abort,
+}
+
+/// The newest [`Word`], shared with the thread that applies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastWord(Arc<AtomicU8>);
+
+impl LastWord {
+    pub(super) fn say(&self, word: Word) {
+        self.0.store(word as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Word {
+        match self.0.load(Ordering::Acquire) {
+            0 => Word::GoOn,
+            1 => Word::Suspend,
+            _ => Word::Abort,
+        }
+    }
+}
+
+/// An abort wins until the last moment before the trees change places; the swap itself is too short to suspend.
+impl staging::ApplyHooks for LastWord {
+    fn proceed(&mut self) -> bool {
+        self.get() != Word::Abort
+    }
+}

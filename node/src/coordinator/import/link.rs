@@ -1,0 +1,358 @@
+//! The import's connections: the control stream, the lanes, and the way back when they are lost.
+
+use std::time::Duration;
+
+use me_sync_protocol::file::LaneReceiver;
+use me_sync_protocol::ids::Moment;
+use me_sync_protocol::importer::{Importer, Input};
+use me_sync_protocol::message::Granted;
+use me_sync_protocol::progress::Phase;
+use me_sync_protocol::reason::Code;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Detail, ImportJob, Left, Session};
+use crate::api::Role;
+use crate::coordinator::connect::{self, Entry, Established, Key};
+use crate::coordinator::control::{self, ControlEvent, ControlLink};
+use crate::coordinator::explain::Failure;
+use crate::coordinator::{Event, JobEvent, Shared, streams};
+use crate::link::FrameReader;
+use crate::transfer::recv_lane::RecvLane;
+use crate::transfer::{LaneEvent, Reports};
+
+/// Pause before the first try to reach a lost exporter again; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// One try to reach a lost exporter takes no longer.
+const TRY: Duration = Duration::from_secs(20);
+
+/// Where the session's streams are.
+#[derive(Debug)]
+pub(super) enum Link {
+    Up(Box<Connection>),
+    /// Lanes of the lost connection are finishing.
+    Draining,
+    /// Nothing is open; a task may be dialling.
+    Down(Redial),
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    control: ControlLink,
+    /// One bit a lane.
+    lanes_open: u8,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// The tries to reach a lost exporter.
+#[derive(Debug)]
+pub(super) struct Redial {
+    pub(super) since: Moment,
+    pub(super) next: Moment,
+    pub(super) tries: u32,
+    pub(super) last: Option<Failure>,
+}
+
+impl Redial {
+    pub(super) fn soon(now: Moment) -> Self {
+        Self { since: now, next: now, tries: 0, last: None }
+    }
+
+    fn failed(&mut self, why: Failure, now: Moment) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(8)).min(LONGEST_PAUSE);
+        self.tries += 1;
+        self.next = now.after(pause);
+        self.last = Some(why);
+    }
+}
+
+impl Link {
+    pub(super) fn control(&self) -> Option<&ControlLink> {
+        match self {
+            Self::Up(connection) => Some(&connection.control),
+            Self::Draining | Self::Down(_) => None,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Up(_))
+    }
+}
+
+impl Connection {
+    /// Stops the lanes and gives their tasks, to be waited for, and the control stream.
+    pub(super) fn take_apart(self) -> (ControlLink, JoinSet<()>) {
+        self.stop.cancel();
+        (self.control, self.tasks)
+    }
+
+    /// Stops the lanes only.
+    pub(super) fn stop_lanes(&mut self) -> JoinSet<()> {
+        self.stop.cancel();
+        std::mem::take(&mut self.tasks)
+    }
+}
+
+impl ImportJob {
+    /// Connects and redeems the ticket.
+    pub(super) fn dial_first(&mut self, shared: &Shared) {
+        self.dial(Key::Ticket(self.ticket.clone()), self.route.timeout, shared);
+    }
+
+    fn dial(&mut self, key: Key, timeout: Duration, shared: &Shared) {
+        let stop = CancellationToken::new();
+        let route = connect::Route { timeout, ..self.route.clone() };
+        let (net, events, id, cancelled) = (shared.net.clone(), shared.events.clone(), self.id, stop.clone());
+        let task = tokio::spawn(async move {
+            let result = connect::establish(net, key, route, cancelled).await;
+            // a coordinator that is gone does not need the news
+            events.send(Event::Job(id, JobEvent::Established(Box::new(result)))).await.ok();
+        });
+        self.dialling = Some((stop, task));
+    }
+
+    /// Tries again to reach the exporter, when it is time.
+    pub(super) fn redial_if_due(&mut self, now: Moment, shared: &Shared) {
+        let (Some(session), Some(record)) = (&self.session, &self.record) else { return };
+        let Link::Down(redial) = &session.link else { return };
+        if self.superseding || self.dialling.is_some() || now < redial.next || session.core.is_applying() {
+            return;
+        }
+        let secret = record.resume_secret.clone();
+        self.dial(Key::Session { id: session.id, secret, holds: session.core.holds() }, TRY, shared);
+    }
+
+    /// What a try to connect came to.
+    pub(in crate::coordinator) fn established(&mut self, result: Result<Established, Failure>, shared: &Shared) {
+        self.dialling = None;
+        if self.is_over {
+            return;
+        }
+        match (result, &mut self.session) {
+            (Ok(established), _) => self.connected(established, shared),
+            (Err(failure), None) => self.stop(failure, shared),
+            (Err(failure), Some(session)) => {
+                let now = shared.clock.now();
+                match failure.code {
+                    Code::ManifestChanged => self.start_over(shared),
+                    Code::SessionUnknown
+                    | Code::SessionExpired
+                    | Code::TicketInvalid
+                    | Code::PeerMismatch
+                    | Code::VersionMismatch
+                    | Code::Aborted
+                    | Code::Declined => self.given_up(failure, shared),
+                    _ => {
+                        tracing::debug!(session = %session.id.short(), code = %failure.code, "not reached yet");
+                        if let Link::Down(redial) = &mut session.link {
+                            redial.failed(failure, now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The exporter does not go on with this session. What is staged stays, for a new session into this target.
+    fn given_up(&mut self, failure: Failure, shared: &Shared) {
+        let left = match failure.code {
+            Code::Aborted | Code::Declined => Left::Nothing(failure.code),
+            code => Left::Failed(code),
+        };
+        self.failure = Some(failure.clone());
+        self.end(failure.into_outcome(), left, shared);
+    }
+
+    fn connected(&mut self, established: Established, shared: &Shared) {
+        let Established { peer, summary, entry, control } = established;
+        self.met(&summary, shared);
+        self.view.send_modify(|view| view.peer = Some(summary));
+        let now = shared.clock.now();
+        match (entry, &mut self.session) {
+            (Entry::Resumed(resumed), Some(session)) => {
+                tracing::info!(session = %session.id.short(), "session resumed");
+                (session.lanes, session.max_chunk) = (resumed.lanes, resumed.max_chunk);
+            }
+            (Entry::Resumed(_), None) => return tracing::error!("resumed a session that is not there"),
+            (Entry::Granted(granted), Some(session)) if session.id == granted.session_id => {
+                (session.lanes, session.max_chunk) = (granted.lanes, granted.max_chunk);
+            }
+            (Entry::Granted(granted), _) => self.granted(peer, granted, shared),
+        }
+        let Some(session) = &mut self.session else { return };
+        session.conversation += 1;
+        let control = ControlLink::spawn(self.id, session.conversation, control, shared.events.clone());
+        let connection = Connection { control, lanes_open: 0, stop: CancellationToken::new(), tasks: JoinSet::new() };
+        session.link = Link::Up(Box::new(connection));
+        if session.core.is_waiting() {
+            self.input(Input::Resumed, shared);
+        }
+        self.refresh(now);
+    }
+
+    /// A session that did not exist before.
+    fn granted(&mut self, peer: libp2p::PeerId, granted: Granted, shared: &Shared) {
+        let now = shared.clock.now();
+        let id = granted.session_id;
+        tracing::info!(session = %id.short(), "session granted");
+        self.view.send_modify(|view| {
+            view.session_id = Some(id);
+            view.source_name = Some(granted.source_name.clone());
+        });
+        self.party = Some((id, peer));
+        let before = self.session.take();
+        self.session = Some(Session {
+            id,
+            peer,
+            core: Importer::new(shared.retry, now),
+            link: Link::Down(Redial::soon(now)),
+            conversation: before.as_ref().map_or(0, |s| s.conversation),
+            lanes: granted.lanes,
+            max_chunk: granted.max_chunk,
+            manifest: None,
+            moved_before: before.as_ref().map_or(0, |s| s.moved_before),
+            meter: before.map(|s| s.meter).unwrap_or_default(),
+        });
+        self.first_record(&granted, shared);
+    }
+
+    /// The exporter's tree is not the one of this session any more. The ticket opens another session, which
+    /// reuses what this one has staged.
+    pub(super) fn start_over(&mut self, shared: &Shared) {
+        tracing::info!("the source has changed: a new session takes over what is here");
+        self.superseding = true;
+        if self.session.as_ref().is_some_and(|s| s.link.is_up()) {
+            self.disconnected(false, shared);
+        } else {
+            self.supersede_if_ready(shared);
+        }
+    }
+
+    /// The core let go of its connection.
+    pub(super) fn disconnected(&mut self, reset: bool, shared: &Shared) {
+        let Some(session) = self.session.as_mut().filter(|s| s.link.is_up()) else { return };
+        if let Link::Up(connection) = std::mem::replace(&mut session.link, Link::Draining) {
+            tracing::info!(session = %session.id.short(), reset, "the connection is lost; the session goes on");
+            let (control, tasks) = connection.take_apart();
+            control.cut();
+            self.drain(tasks, reset, shared);
+        }
+    }
+
+    /// Waits for the lanes in a task of its own; their last reports come before the news that they are through.
+    fn drain(&mut self, mut tasks: JoinSet<()>, reset: bool, shared: &Shared) {
+        let Some(session) = &self.session else { return };
+        let reports = Reports { job: self.id, conversation: session.conversation, to: shared.lanes.clone() };
+        let (net, peer) = (shared.net.clone(), session.peer);
+        tokio::spawn(async move {
+            if reset {
+                net.disconnect(peer).await;
+            }
+            while tasks.join_next().await.is_some() {}
+            reports.send(LaneEvent::Drained).await;
+        });
+    }
+
+    /// May lane `number` come in now?
+    pub(in crate::coordinator) fn takes_lane(&self, number: u8) -> bool {
+        let Some(session) = &self.session else { return false };
+        let Link::Up(connection) = &session.link else { return false };
+        self.staging.is_some()
+            && number < session.lanes
+            && connection.lanes_open & (1 << number) == 0
+            && !session.core.is_applying()
+    }
+
+    /// Lane `number` came in; it is acknowledged and served by an actor of its own.
+    pub(in crate::coordinator) fn lane_opened(&mut self, number: u8, mut stream: libp2p::Stream, shared: &Shared) {
+        let (Some(session), Some(staging)) = (&mut self.session, &self.staging) else { return };
+        let (Link::Up(connection), Some(manifest)) = (&mut session.link, session.manifest.clone()) else { return };
+        connection.lanes_open |= 1 << number;
+        let lane = RecvLane {
+            receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk),
+            writer: staging.writer(),
+            meter: session.meter.clone(),
+            stop: connection.stop.clone(),
+        };
+        let reports = Reports { job: self.id, conversation: session.conversation, to: shared.lanes.clone() };
+        let moved = session.meter.moved.clone();
+        connection.tasks.spawn(async move {
+            if streams::accept(&mut stream).await.is_ok() {
+                lane.run(FrameReader::new(stream, moved), reports).await;
+            } else {
+                reports.send(LaneEvent::Closed).await;
+            }
+        });
+    }
+
+    /// Lanes of a lost connection report until [`LaneEvent::Drained`]; nothing else of it counts.
+    pub(in crate::coordinator) fn lane(&mut self, conversation: u32, event: LaneEvent, shared: &Shared) {
+        let Some(session) = &mut self.session else { return };
+        if conversation != session.conversation || self.is_over {
+            return;
+        }
+        match event {
+            LaneEvent::Files { reports, details } => {
+                for failed in details {
+                    let attempts = self.details.get(&failed.index).map_or(0, |seen| seen.attempts) + 1;
+                    self.details.insert(failed.index, Detail { code: failed.code, os_error: failed.os_error, attempts });
+                }
+                self.checkpoints.note(&reports);
+                self.input(Input::Files(reports), shared);
+            }
+            LaneEvent::Suspended(partial) => self.input(Input::Suspended(partial), shared),
+            LaneEvent::Violation(violation) => {
+                if session.link.is_up() {
+                    self.input(Input::LaneViolation(violation), shared);
+                }
+            }
+            LaneEvent::Closed => {
+                // the exporter closes its lanes once everything is sent
+                let in_bulk = matches!(session.core.phase(), Phase::BulkTransferring | Phase::RetryingFailed);
+                if in_bulk && session.link.is_up() {
+                    self.input(Input::Lost, shared);
+                }
+            }
+            LaneEvent::Drained => {
+                if matches!(session.link, Link::Draining) {
+                    session.link = Link::Down(Redial::soon(shared.clock.now().after(FIRST_PAUSE)));
+                }
+                self.supersede_if_ready(shared);
+            }
+            LaneEvent::Sent { .. } => tracing::error!("a receiving lane reported as if it sent"),
+        }
+    }
+
+    pub(in crate::coordinator) fn control(&mut self, conversation: u32, event: ControlEvent, shared: &Shared) {
+        if self.session.as_ref().is_none_or(|s| s.conversation != conversation || !s.link.is_up()) {
+            return;
+        }
+        match event {
+            ControlEvent::Frame(frame) => self.input(Input::Frame(frame), shared),
+            ControlEvent::Room => self.pump(shared),
+            ControlEvent::Closed => self.input(Input::Lost, shared),
+            ControlEvent::Violation(code) => self.input(Input::LaneViolation(control::violation(code)), shared),
+        }
+    }
+
+    /// Who is at the other end and where, for the next try and for people.
+    fn met(&mut self, summary: &crate::api::PeerSummary, shared: &Shared) {
+        if let Some(address) = summary.address.as_ref().and_then(|a| a.parse().ok())
+            && !self.route.addresses.contains(&address)
+        {
+            self.route.addresses.insert(0, address);
+        }
+        self.touch_record(summary, shared);
+    }
+
+    /// The failure of a job whose exporter was not there.
+    pub(super) fn last_try(&self) -> Option<Failure> {
+        match &self.session.as_ref()?.link {
+            Link::Down(redial) => redial.last.clone(),
+            Link::Up(_) | Link::Draining => None,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a peer asks for by request (SPEC §6): a session by ticket or by its resume secret, its state, its end.
+
+use libp2p::PeerId;
+use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::message::{Redeem, Request, Response, Resume, SessionResult};
+use me_sync_protocol::proof::{self, Ends};
+use me_sync_protocol::reason::Code;
+
+use super::tickets::Allowance;
+use super::{Coordinator, Job, SESSION_TTL, state_of};
+use crate::clock;
+use crate::net::{Connected, Reply};
+
+impl Coordinator {
+    pub(super) fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
+        match request {
+            Request::Redeem(redeem) => self.redeem(peer, from, redeem, reply),
+            Request::Resume(resume) => {
+                let answer = self.resume_for(peer, from, resume);
+                if let Response::Refused(code) = &answer {
+                    tracing::info!(%peer, session = %resume.session_id.short(), %code, "a resume was refused");
+                }
+                reply.send(answer);
+            }
+            Request::Status(query) => reply.send(self.status(peer, query.session_id)),
+            Request::Result(result) => self.result(peer, result, reply),
+            Request::Abort(abort) => {
+                let found = self.jobs.iter().find(|(_, job)| job.session() == Some((abort.session_id, peer)));
+                match found.map(|(id, _)| *id) {
+                    Some(id) => {
+                        self.stop(id, Code::Aborted);
+                        reply.send(Response::Done);
+                    }
+                    // asked again, the answer is the same
+                    None if self.has_ended(peer, abort.session_id) => reply.send(Response::Done),
+                    None => reply.send(Response::Refused(Code::SessionUnknown)),
+                }
+            }
+            Request::Hello(_) => reply.send(Response::Refused(Code::FrameUnexpected)),
+        }
+    }
+
+    fn allowance(&self) -> Allowance {
+        Allowance {
+            lanes: self.shared.max_lanes,
+            chunk: self.shared.max_chunk,
+            session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
+        }
+    }
+
+    fn redeem(&mut self, peer: PeerId, from: Option<Connected>, redeem: &Redeem, reply: Reply) {
+        let answer = self.tickets.redeem(peer, redeem, self.allowance(), self.shared.clock.now(), clock::wall_ms());
+        // a job that is over and still saying good-bye keeps its ticket in the book until it is gone
+        let is_over = |job| self.jobs.get(job).is_none_or(Job::is_over);
+        let answer = match answer {
+            Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
+            other => other,
+        };
+        let redeemed = match answer {
+            Ok(redeemed) => redeemed,
+            Err(code) => {
+                tracing::info!(%peer, %code, "a ticket was refused");
+                return reply.send(Response::Refused(code));
+            }
+        };
+        let granted = Response::Granted(redeemed.granted.clone());
+        let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job).filter(|_| redeemed.is_new) else {
+            return reply.send(granted);
+        };
+        job.granted(peer, from, redeemed.granted, &self.shared);
+        // 6.3: the answer goes out when the session would survive a crash of this process
+        let (store, record) = (self.shared.store.clone(), job.record().clone());
+        tokio::spawn(async move {
+            match store.put_export(record).await {
+                Ok(()) => reply.send(granted),
+                Err(e) => {
+                    tracing::error!(error = %crate::errors::chain(&e), "a session cannot be recorded");
+                    reply.send(Response::Refused(Code::Busy));
+                }
+            }
+        });
+    }
+
+    /// Same peer and same resume secret, or the session does not exist for it.
+    fn resume_for(&mut self, peer: PeerId, from: Option<Connected>, ask: &Resume) -> Response {
+        let ours = self.allowance();
+        let (exporter, importer) = (self.shared.net.local_peer().to_bytes(), peer.to_bytes());
+        let ends = Ends { exporter: &exporter, importer: &importer };
+        for job in self.jobs.values_mut() {
+            let Job::Export(job) = job else { continue };
+            if job.is_over() {
+                continue;
+            }
+            if job.session() == Some((ask.session_id, peer)) {
+                let proven = job.resume_secret().is_some_and(|secret| {
+                    proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
+                });
+                if !proven {
+                    return Response::Refused(Code::SessionUnknown);
+                }
+                return match job.resumed(from, ask, ours, &self.shared) {
+                    Ok(resumed) => Response::Resumed(resumed),
+                    Err(code) => Response::Refused(code),
+                };
+            }
+            if job.is_superseded(ask.session_id) && job.record().peer_id() == Some(peer) {
+                return Response::Refused(Code::ManifestChanged);
+            }
+        }
+        match self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (ask.session_id, peer)) {
+            // whoever resumes has not heard how it ended
+            Some((_, _, state)) => Response::Refused(state.code.unwrap_or(Code::SessionUnknown)),
+            None => Response::Refused(Code::SessionUnknown),
+        }
+    }
+
+    fn result(&mut self, peer: PeerId, result: &SessionResult, reply: Reply) {
+        let session = (result.session_id, peer);
+        let live = self.jobs.values_mut().find(|job| job.session() == Some(session));
+        match live {
+            Some(Job::Export(job)) => match job.result(result.failed, &self.shared) {
+                Ok(()) => reply.send(Response::Done),
+                Err(code) => reply.send(Response::Refused(code)),
+            },
+            Some(Job::Import(_)) => reply.send(Response::Refused(Code::FrameUnexpected)),
+            None if self.has_ended(peer, result.session_id) => reply.send(Response::Done),
+            None => {
+                // no job here works on it: the record is all there is to bring up to date
+                let (store, failed) = (self.shared.store.clone(), result.failed);
+                let id = result.session_id;
+                tokio::spawn(async move {
+                    let known = store.settle_export(id, peer.to_bytes(), failed).await.unwrap_or(false);
+                    reply.send(if known { Response::Done } else { Response::Refused(Code::SessionUnknown) });
+                });
+            }
+        }
+    }
+
+    fn has_ended(&self, peer: PeerId, id: SessionId) -> bool {
+        self.ended.iter().any(|(session, owner, _)| (*session, *owner) == (id, peer))
+    }
+
+    /// Only the peer that takes part may know about a session.
+    fn status(&self, peer: PeerId, id: SessionId) -> Response {
+        let live = self.jobs.values().find(|job| job.session() == Some((id, peer)));
+        if let Some(job) = live {
+            return Response::Status(state_of(&job.view().borrow()));
+        }
+        let ended = self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (id, peer));
+        ended.map_or(Response::Refused(Code::SessionUnknown), |(_, _, state)| Response::Status(*state))
+    }
+}

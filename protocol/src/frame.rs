@@ -206,10 +206,10 @@ pub struct IndexRange {
 /// A file of which the first bytes are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct PartialFile {
-    /// Which entry; it lies in one of the ranges.
+    /// Which entry; it lies in one of the ranges of the same frame.
     #[n(0)]
     pub index: EntryIndex,
-    /// How many bytes are there.
+    /// How many of its first bytes are there, from 1 to all.
     #[n(1)]
     pub offset: u64,
 }
@@ -219,10 +219,10 @@ pub struct PartialFile {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct PendingList {
-    /// What is missing, ascending, not touching.
+    /// What is missing, ascending, without overlaps.
     #[n(0)]
     pub ranges: Vec<IndexRange>,
-    /// Which of those are partly there.
+    /// Which of those are partly there, ascending.
     #[n(1)]
     pub partial: Vec<PartialFile>,
     /// More frames of this list follow.

@@ -6,19 +6,22 @@
 //!
 //! ```text
 //! AwaitManifest ──► Review ──► Receiving(0) ──► AwaitFinalize ──► Applying ──► Over
-//!                                 │  ▲ failed files
-//!                                 ▼  │
-//!                              Receiving(n)                   (any but Applying ──► Over)
+//!       ▲  Resumed   ▲            │  ▲ failed files                  │
+//!       └── Waiting ─┘            ▼  │                               │ Unstaged
+//!              ▲               Receiving(n)                          ▼
+//!              └─ Lost, or a stall, from any but Applying         Waiting    (any but Applying ──► Over)
 //! ```
 
-use std::collections::VecDeque;
+mod connection;
+mod rounds;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::file::{FileReport, Requested, Violation};
-use crate::frame::{Abort, FinalizeRequest, FinalizeResult, Frame, PendingList, Progress, RetryRequest};
+use crate::file::{FileReport, Partial, Requested, VerifiedFile, Violation};
+use crate::frame::{Frame, Progress};
 use crate::ids::{Digest, EntryIndex, Moment};
 use crate::ledger::Ledger;
-use crate::limits::MAX_LIST;
 use crate::liveness::{Deadline, Liveness};
 use crate::manifest::{Manifest, ManifestAssembler, ManifestError};
 use crate::progress::{Counters, Phase};
@@ -28,12 +31,15 @@ use crate::retry::RetryPolicy;
 /// What happens to an importing session.
 #[derive(Debug)]
 pub enum Input {
-    /// A frame came on the control stream.
+    /// A frame came on the control stream, the present one or the last before a loss.
     Frame(Frame),
-    /// The target can take the tree, the person agreed, staging is ready.
-    Accept,
-    /// The lanes are through with some files.
+    /// The target can take the tree, the person agreed, staging is ready; these files were found on this device. May
+    /// come while the session waits for its peer.
+    Accept(Vec<VerifiedFile>),
+    /// The lanes are through with some files. May come after the loss of their connection, until [`Input::Resumed`].
     Files(Vec<FileReport>),
+    /// A lane ended inside a file and this is what there is of it. May come before or after [`Input::Lost`].
+    Suspended(Partial),
     /// A lane broke the protocol.
     LaneViolation(Violation),
     /// Bytes of lane frames arrived since the last time; `waiting_on_us` while writing to disk holds them up.
@@ -47,8 +53,14 @@ pub enum Input {
     Swapping,
     /// The swap is done and durable, or did not happen.
     Applied(Result<(), Code>),
-    /// The control stream or a lane broke.
+    /// Sealing found these staged files missing or wrong, and removed the wrong ones. Nothing was swapped: they are to
+    /// be asked for again, on another connection. Not after [`Input::Swapping`].
+    Unstaged(Vec<EntryIndex>),
+    /// The control stream or a lane broke. While applying it only keeps the result from being sent.
     Lost,
+    /// The exporter agreed to resume and another control stream is open. No lane of an older connection is alive, and
+    /// all that they had to report was handed in before. Only while waiting; else it is ignored.
+    Resumed,
     /// Somebody here stops or declines the session, or something here failed. Ignored while applying.
     Stop(Code),
     /// Time passed.
@@ -65,6 +77,12 @@ pub enum Output {
     Review(Arc<Manifest>),
     /// Verify the staged tree as a whole and swap it in; then [`Input::Applied`].
     Apply(ReadyToApply),
+    /// Let go of the control stream and the lanes of this connection: let them store what is here already, take their
+    /// reports, then resume.
+    Suspended {
+        /// The connection stands still though it is up: drop it as a whole.
+        reset: bool,
+    },
     /// The session is over: applied and durable, or the target is untouched.
     Over(Result<(), Code>),
     /// Nothing more until an input, or this deadline.
@@ -88,10 +106,22 @@ impl ReadyToApply {
 #[derive(Debug)]
 enum State {
     AwaitManifest(Option<Box<ManifestAssembler>>),
-    Review { asked: bool, accepted: bool },
-    Receiving { round: u32, begun: bool, planned: u64, settled: u64, ended: Option<u64> },
+    /// The manifest is here. Until the exporter asks what is missing and the session is accepted.
+    Review {
+        asked: bool,
+    },
+    Receiving {
+        round: u32,
+        begun: bool,
+        planned: u64,
+        settled: u64,
+        ended: Option<u64>,
+    },
     AwaitFinalize,
-    Applying { swapping: bool },
+    Applying {
+        swapping: bool,
+    },
+    Waiting,
     Over,
 }
 
@@ -101,7 +131,14 @@ pub struct Importer {
     state: State,
     policy: RetryPolicy,
     manifest: Option<Arc<Manifest>>,
+    accepted: bool,
+    /// There is a control stream.
+    connected: bool,
     requested: Arc<Requested>,
+    /// What lanes left unfinished, for the next `pending_list`.
+    partial: BTreeMap<EntryIndex, Partial>,
+    /// How often sealing found files missing or wrong.
+    unstaged: u32,
     ledger: Option<Ledger>,
     declared: Counters,
     retry_round: u32,
@@ -121,7 +158,11 @@ impl Importer {
             state: State::AwaitManifest(None),
             policy,
             manifest: None,
+            accepted: false,
+            connected: true,
             requested: Arc::new(Requested::none_of(0)),
+            partial: BTreeMap::new(),
+            unstaged: 0,
             ledger: None,
             declared: Counters::default(),
             retry_round: 0,
@@ -134,11 +175,32 @@ impl Importer {
         }
     }
 
+    /// A session of an earlier life of this process: accepted, waiting for its peer. `have` are the files that are whole,
+    /// `partial` those that can be continued.
+    pub fn restored(
+        policy: RetryPolicy,
+        now: Moment,
+        manifest: Arc<Manifest>,
+        have: Vec<VerifiedFile>,
+        partial: Vec<Partial>,
+    ) -> Self {
+        let mut core = Self::new(policy, now);
+        core.declare(&manifest);
+        core.ledger = Some(Ledger::restored(&manifest, &have));
+        core.manifest = Some(manifest);
+        core.partial = partial.into_iter().map(|p| (p.index(), p)).collect();
+        core.accepted = true;
+        core.connected = false;
+        core.state = State::Waiting;
+        core
+    }
+
     /// The seed's phase (SPEC §9.1).
     pub fn phase(&self) -> Phase {
         match (&self.state, self.outcome) {
             (_, Some(Ok(()))) => Phase::Completed,
             (State::Over, _) => Phase::Failed,
+            (State::Waiting, _) => Phase::WaitingForPeer,
             (State::AwaitManifest(_) | State::Review { .. }, _) => Phase::ManifestReceiving,
             (State::Receiving { round: 0, .. }, _) => Phase::BulkTransferring,
             (State::Receiving { .. }, _) => Phase::RetryingFailed,
@@ -165,7 +227,7 @@ impl Importer {
         self.peer
     }
 
-    /// The entries that may come on lanes now.
+    /// The entries that may come on lanes now. Another object for every connection: a lane takes it when it is opened.
     pub fn requested(&self) -> &Arc<Requested> {
         &self.requested
     }
@@ -173,6 +235,27 @@ impl Importer {
     /// Files that failed when they were last tried.
     pub fn failures(&self) -> Vec<(EntryIndex, FailureReason)> {
         self.ledger.iter().flat_map(Ledger::failures).map(|f| (f.index, f.reason)).collect()
+    }
+
+    /// The manifest that is here whole and checked: what `resume` names.
+    pub fn holds(&self) -> Option<Digest> {
+        self.manifest.as_ref().map(|manifest| manifest.sha256())
+    }
+
+    /// [`Input::Accept`] was there.
+    pub fn has_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// The connection is lost; the session goes on when the exporter agrees to resume.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
+    /// [`Output::Suspended`] or [`Output::Over`] is among the outputs: drain them now, even if the control stream takes
+    /// nothing; what comes before them is lost with it anyway.
+    pub fn lets_go(&self) -> bool {
+        self.outputs.iter().any(|output| matches!(output, Output::Suspended { .. } | Output::Over(_)))
     }
 
     /// Why the manifest was refused, in detail, if it was.
@@ -198,8 +281,15 @@ impl Importer {
                 self.liveness.heard(now);
                 self.frame(now, frame)
             }
-            Input::Accept => self.accept(now),
+            Input::Accept(found) => {
+                self.accept(now, &found);
+                Ok(())
+            }
             Input::Files(reports) => self.files(now, &reports),
+            Input::Suspended(partial) => {
+                self.keep(partial);
+                Ok(())
+            }
             Input::LaneViolation(violation) => Err(violation),
             Input::Moved { bytes, waiting_on_us } => {
                 self.waiting |= waiting_on_us;
@@ -214,14 +304,19 @@ impl Importer {
                 Ok(())
             }
             Input::Applied(result) => {
-                if self.is_applying() {
-                    self.send(Frame::FinalizeResult(FinalizeResult { failed: result.err() }));
-                    self.over(result);
-                }
+                self.applied(result);
+                Ok(())
+            }
+            Input::Unstaged(entries) => {
+                self.unstaged(&entries);
                 Ok(())
             }
             Input::Lost => {
-                self.stop(Code::PeerGone, false);
+                self.lost();
+                Ok(())
+            }
+            Input::Resumed => {
+                self.resumed(now);
                 Ok(())
             }
             Input::Stop(code) => {
@@ -242,7 +337,8 @@ impl Importer {
     pub fn poll_output(&mut self) -> Output {
         self.outputs.pop_front().unwrap_or_else(|| {
             Output::Idle(match self.state {
-                State::Over => None,
+                State::Over | State::Waiting => None,
+                State::Applying { .. } if !self.connected => None,
                 // a silent peer does not end an apply, so its deadline would stay in the past
                 State::Applying { .. } => Some(self.liveness.next_keepalive()),
                 State::AwaitManifest(_) | State::Review { .. } | State::Receiving { .. } | State::AwaitFinalize => {
@@ -250,257 +346,5 @@ impl Importer {
                 }
             })
         })
-    }
-
-    fn frame(&mut self, now: Moment, frame: Frame) -> Result<(), Violation> {
-        match (frame, &mut self.state) {
-            (Frame::Progress(progress), _) => {
-                if progress.waiting {
-                    self.liveness.restart(now);
-                }
-                self.peer = Some(progress);
-                Ok(())
-            }
-            (Frame::Abort(abort), _) => {
-                self.stop(abort.code, false);
-                Ok(())
-            }
-            (Frame::ManifestBegin(header), State::AwaitManifest(assembler @ None)) => {
-                match ManifestAssembler::begin(&header) {
-                    Ok(begun) => {
-                        self.declared.bytes_total = begun.header().total_bytes;
-                        *assembler = Some(Box::new(begun));
-                        self.liveness.restart(now);
-                        Ok(())
-                    }
-                    Err(e) => Err(self.refuse(e)),
-                }
-            }
-            (Frame::ManifestChunk(bytes), State::AwaitManifest(Some(assembler))) => {
-                let taken = assembler.chunk(&bytes);
-                self.liveness.moved(now, bytes.len() as u64, false);
-                taken.map_err(|e| self.refuse(e))
-            }
-            (Frame::ManifestEnd(end), State::AwaitManifest(assembler @ Some(_))) => {
-                match assembler.take().map(|a| a.end(end.manifest_sha256)) {
-                    Some(Ok(manifest)) => {
-                        self.liveness.restart(now);
-                        self.review(manifest);
-                        Ok(())
-                    }
-                    Some(Err(e)) => Err(self.refuse(e)),
-                    None => Err(Violation::unexpected("the end of no manifest")),
-                }
-            }
-            (Frame::PendingRequest(_), State::Review { asked: asked @ false, .. }) => {
-                *asked = true;
-                self.answer_pending(now);
-                Ok(())
-            }
-            (Frame::RetryBegin(begin), State::Receiving { round, begun: begun @ false, planned, .. }) => {
-                if (begin.round, begin.files) != (*round, *planned) {
-                    return Err(Violation::unexpected("a retry round that was not asked for"));
-                }
-                *begun = true;
-                Ok(())
-            }
-            (Frame::PhaseEnd(end), State::Receiving { round: 0, ended: ended @ None, .. }) => {
-                *ended = Some(end.files);
-                self.settle(now)
-            }
-            (Frame::RetryEnd(end), State::Receiving { round, begun: true, ended: ended @ None, .. })
-                if *round > 0 && end.round == *round =>
-            {
-                *ended = Some(end.files);
-                self.settle(now)
-            }
-            (Frame::FinalizeRequest(request), State::AwaitFinalize) => self.finalize(request),
-            // a repeated question has the same answer: the result that is to come
-            (Frame::FinalizeRequest(_), State::Applying { .. }) => Ok(()),
-            _ => Err(Violation::unexpected("a frame that an exporter may not send here")),
-        }
-    }
-
-    fn refuse(&mut self, error: ManifestError) -> Violation {
-        let code = error.code();
-        self.manifest_error = Some(error);
-        Violation { code, what: "the manifest is refused" }
-    }
-
-    fn review(&mut self, manifest: Manifest) {
-        let manifest = Arc::new(manifest);
-        self.declared.files_total = u64::from(manifest.counts().files);
-        self.declared.bytes_total = manifest.total_bytes();
-        self.requested = Arc::new(Requested::none_of(manifest.len()));
-        self.ledger = Some(Ledger::new(&manifest));
-        self.manifest = Some(manifest.clone());
-        self.outputs.push_back(Output::Review(manifest));
-        self.state = State::Review { asked: false, accepted: false };
-    }
-
-    fn accept(&mut self, now: Moment) -> Result<(), Violation> {
-        if let State::Review { accepted, .. } = &mut self.state {
-            *accepted = true;
-            self.answer_pending(now);
-        }
-        Ok(())
-    }
-
-    // SPEC §5.5
-    fn answer_pending(&mut self, now: Moment) {
-        let (State::Review { asked: true, accepted: true }, Some(manifest), Some(ledger)) =
-            (&self.state, &self.manifest, &self.ledger)
-        else {
-            return;
-        };
-        let files = manifest.entries().filter(|(_, e)| e.is_file());
-        files.for_each(|(index, _)| self.requested.request(index));
-        let planned = u64::from(manifest.counts().files);
-        let ranges = ledger.pending_ranges();
-        let mut parts = ranges.chunks(MAX_LIST).peekable();
-        if parts.peek().is_none() {
-            let list = PendingList { ranges: Vec::new(), partial: Vec::new(), more: false };
-            self.outputs.push_back(Output::Send(Frame::PendingList(list)));
-        }
-        while let Some(part) = parts.next() {
-            let list = PendingList { ranges: part.to_vec(), partial: Vec::new(), more: parts.peek().is_some() };
-            self.outputs.push_back(Output::Send(Frame::PendingList(list)));
-        }
-        self.liveness.restart(now);
-        self.state = State::Receiving { round: 0, begun: true, planned, settled: 0, ended: None };
-    }
-
-    fn files(&mut self, now: Moment, reports: &[FileReport]) -> Result<(), Violation> {
-        let (State::Receiving { settled, .. }, Some(ledger)) = (&mut self.state, &mut self.ledger) else {
-            return Err(Violation::unexpected("a file outside bulk and retry rounds"));
-        };
-        for report in reports {
-            match report {
-                FileReport::Ok(file) => ledger.ok(file)?,
-                FileReport::Failed(entry) => ledger.failed(*entry)?,
-            }
-            *settled += 1;
-        }
-        self.liveness.finished(now, reports.len() as u64);
-        self.settle(now)
-    }
-
-    /// When the exporter said how many files it sent and all of them are judged, the round is over.
-    fn settle(&mut self, now: Moment) -> Result<(), Violation> {
-        let State::Receiving { round, planned, settled, ended: Some(ended), .. } = self.state else { return Ok(()) };
-        if ended > planned || settled > ended {
-            return Err(Violation::unexpected("the number of files sent is not the number that was declared"));
-        }
-        let Some(ledger) = self.ledger.as_mut().filter(|_| settled == ended) else { return Ok(()) };
-        // the right to send the others ends here; a lane that has used it would write beside the retry's
-        if ledger.pending().any(|index| !self.requested.claim(index)) {
-            return Err(Violation::unexpected("a round that ends inside a file"));
-        }
-        ledger.fail_pending(FailureReason::ProtocolError);
-        let next = round + 1;
-        if ledger.is_complete() {
-            self.send(Frame::RetryRequest(RetryRequest { round: next, failed: Vec::new(), more: false }));
-            self.liveness.restart(now);
-            self.state = State::AwaitFinalize;
-        } else if next > self.policy.max_rounds {
-            self.stop(Code::RetryExhausted, true);
-        } else {
-            self.ask_again(now, next);
-        }
-        Ok(())
-    }
-
-    // SPEC §5.6
-    fn ask_again(&mut self, now: Moment, round: u32) {
-        let Some(ledger) = &mut self.ledger else { return };
-        let failed: Vec<_> = ledger.failures().collect();
-        ledger.retry_failed();
-        failed.iter().for_each(|f| self.requested.request(f.index));
-        let mut parts = failed.chunks(MAX_LIST).peekable();
-        while let Some(part) = parts.next() {
-            let request = RetryRequest { round, failed: part.to_vec(), more: parts.peek().is_some() };
-            self.outputs.push_back(Output::Send(Frame::RetryRequest(request)));
-        }
-        self.retry_round = round;
-        self.liveness.restart(now);
-        let planned = failed.len() as u64;
-        self.state = State::Receiving { round, begun: false, planned, settled: 0, ended: None };
-    }
-
-    // SPEC §5.7
-    fn finalize(&mut self, request: FinalizeRequest) -> Result<(), Violation> {
-        let (Some(manifest), Some(ledger)) = (&self.manifest, &self.ledger) else {
-            return Err(Violation::unexpected("a finalize_request before the manifest"));
-        };
-        let ours = FinalizeRequest {
-            manifest_sha256: manifest.sha256(),
-            entry_count: manifest.header().entry_count,
-            total_bytes: manifest.total_bytes(),
-        };
-        if request != ours {
-            return Err(Violation { code: Code::ManifestMismatch, what: "a finalize_request for another manifest" });
-        }
-        if !ledger.is_complete() {
-            return Err(Violation::unexpected("a finalize_request while files are missing"));
-        }
-        self.outputs.push_back(Output::Apply(ReadyToApply { manifest_sha256: ours.manifest_sha256 }));
-        self.state = State::Applying { swapping: false };
-        self.tell_progress();
-        Ok(())
-    }
-
-    /// Does the exporter owe something right now? Signs of life alone do not put that off.
-    fn is_owed(&self) -> bool {
-        match &self.state {
-            State::AwaitManifest(assembler) => assembler.is_some(),
-            State::Review { asked, .. } => !asked,
-            State::Receiving { settled, ended, .. } => ended.is_none_or(|ended| *settled < ended),
-            State::AwaitFinalize => true,
-            State::Applying { .. } | State::Over => false,
-        }
-    }
-
-    fn watch(&mut self, now: Moment) {
-        if matches!(self.state, State::Over) {
-            return;
-        }
-        let owed = self.is_owed();
-        // an apply is never interrupted, whatever the peer does
-        if !self.is_applying()
-            && let Err(code) = self.liveness.check(now, owed)
-        {
-            self.stop(code, true);
-        } else if self.liveness.keepalive_due(now) {
-            self.tell_progress();
-        }
-    }
-
-    // SPEC §5.8
-    fn tell_progress(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let progress = Progress { phase: self.phase(), counters: self.counters(), waiting };
-        self.send(Frame::Progress(progress));
-    }
-
-    fn send(&mut self, frame: Frame) {
-        self.outputs.push_back(Output::Send(frame));
-    }
-
-    // SPEC §5.9
-    fn stop(&mut self, code: Code, tell: bool) {
-        if self.is_applying() {
-            return;
-        }
-        self.outputs.clear();
-        if tell {
-            self.send(Frame::Abort(Abort { code }));
-        }
-        self.over(Err(code));
-    }
-
-    fn over(&mut self, outcome: Result<(), Code>) {
-        self.state = State::Over;
-        self.outcome = Some(outcome);
-        self.outputs.push_back(Output::Over(outcome));
     }
 }

@@ -37,6 +37,33 @@ impl Ledger {
         Self { status, pending: manifest.counts().files, failed: 0, ok: 0, ok_bytes: 0 }
     }
 
+    /// Some files are there: the others are pending.
+    pub fn restored(manifest: &Manifest, have: &[VerifiedFile]) -> Self {
+        let mut ledger = Self::new(manifest);
+        ledger.found(have);
+        ledger
+    }
+
+    /// Notes files that were found on this device. What is ok already stays so; what is no file is passed over.
+    pub fn found(&mut self, files: &[VerifiedFile]) {
+        for file in files {
+            // an entry twice, or one of another manifest, changes nothing
+            self.ok(file).ok();
+        }
+    }
+
+    /// A file that was ok is not there after all, or is wrong: pending again. False if it was not ok.
+    pub fn lose(&mut self, manifest: &Manifest, index: EntryIndex) -> bool {
+        let was_ok = self.status(index) == Some(Status::Ok);
+        if was_ok {
+            self.status[index.at()] = Status::Pending;
+            self.pending += 1;
+            self.ok -= 1;
+            self.ok_bytes = self.ok_bytes.saturating_sub(manifest.entry(index).map_or(0, |e| e.size()));
+        }
+        was_ok
+    }
+
     /// Notes a verified file.
     ///
     /// # Errors

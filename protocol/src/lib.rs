@@ -17,6 +17,7 @@ pub mod liveness;
 pub mod manifest;
 pub mod message;
 pub mod path;
+mod pending;
 pub mod progress;
 pub mod proof;
 pub mod reason;

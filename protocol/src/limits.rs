@@ -15,6 +15,10 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 /// Most entries of a `retry_request` or `pending_list` frame; longer lists span several frames.
 pub const MAX_LIST: usize = 4096;
 
+/// Most partial files that this implementation names in one `pending_list` frame: with as many ranges as there may be, the
+/// frame stays under its limit.
+pub const MAX_PARTIAL: usize = 1024;
+
 /// Most entries of a manifest.
 pub const MAX_ENTRIES: u32 = 1_000_000;
 /// Most canonical bytes of a manifest: 256 MiB.
@@ -46,9 +50,9 @@ pub const MAX_TICKET_ADDRESSES: usize = 8;
 // SPEC §8.2
 /// A session sends something on its control stream at least this often.
 pub const KEEPALIVE: Duration = Duration::from_secs(5);
-/// A session whose peer is silent, or whose bulk makes no progress, for this long is given up.
+/// A session whose peer is silent, or whose bulk makes no progress, for this long is taken for lost.
 pub const STALL: Duration = Duration::from_secs(30);
-/// Lowest rate of a transfer, in bytes a second over [`MIN_RATE_WINDOW`]; a slower peer is given up.
+/// Lowest rate of a transfer, in bytes a second over [`MIN_RATE_WINDOW`]; a slower connection is taken for lost.
 pub const MIN_RATE: u64 = 1024;
 /// Over how long [`MIN_RATE`] is measured.
 pub const MIN_RATE_WINDOW: Duration = Duration::from_secs(60);
@@ -56,5 +60,11 @@ pub const MIN_RATE_WINDOW: Duration = Duration::from_secs(60);
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Retry rounds after the bulk (seed §6).
 pub const MAX_RETRY_ROUNDS: u32 = 3;
+/// A session without activity is void after this long.
+pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
+/// A session is void this long after it was granted, whatever happened since.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often staged files may turn out missing or wrong when the tree is to be applied, before the session fails.
+pub const MAX_UNSTAGED: u32 = 3;
 /// A ticket nobody redeemed is void after this long.
 pub const TICKET_TTL: Duration = Duration::from_secs(600);

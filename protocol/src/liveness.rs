@@ -2,7 +2,6 @@
 
 use crate::ids::Moment;
 use crate::limits::{KEEPALIVE, MIN_RATE, MIN_RATE_WINDOW, STALL};
-use crate::reason::Code;
 
 /// What a file counts in [`Liveness::moved`] when it is through, whatever its size.
 const FILE: u64 = MIN_RATE;
@@ -70,17 +69,17 @@ impl Liveness {
     }
 
     /// Has the peer been silent, or too slow while `transferring`, for too long?
-    pub(crate) fn check(&mut self, now: Moment, transferring: bool) -> Result<(), Code> {
+    pub(crate) fn is_stalled(&mut self, now: Moment, transferring: bool) -> bool {
         if now >= self.heard.after(STALL) || (transferring && now >= self.moved.after(STALL)) {
-            return Err(Code::Timeout);
+            return true;
         }
         if transferring && now >= self.window_start.after(MIN_RATE_WINDOW) {
             let enough = self.window_bytes >= MIN_RATE * MIN_RATE_WINDOW.as_secs();
             self.window_start = now;
             self.window_bytes = 0;
-            return if enough { Ok(()) } else { Err(Code::Timeout) };
+            return !enough;
         }
-        Ok(())
+        false
     }
 
     /// The next sign of life, for a session that nothing else can end.
@@ -88,7 +87,7 @@ impl Liveness {
         Deadline { at: self.keepalive, why: "keep-alive" }
     }
 
-    /// The next moment at which [`Self::keepalive_due`] or [`Self::check`] may say something new.
+    /// The next moment at which [`Self::keepalive_due`] or [`Self::is_stalled`] may say something new.
     pub(crate) fn deadline(&self, transferring: bool) -> Deadline {
         let mut next = self.next_keepalive();
         let mut earlier = |at: Moment, why| {

@@ -81,6 +81,57 @@ pub struct Granted {
     pub source_name: String,
 }
 
+/// Asks to go on with a session on a new connection (SPEC §6.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Resume {
+    /// Which session.
+    #[n(0)]
+    pub session_id: SessionId,
+    /// Chosen by the importer for this request.
+    #[n(1)]
+    pub nonce: Nonce,
+    /// MAC over both peers, session and nonce, with the resume secret: see [`crate::proof::resume`].
+    #[n(2)]
+    pub proof: Digest,
+    /// Lanes the importer allows, 0 to 4.
+    #[n(3)]
+    pub max_lanes: u8,
+    /// Largest `file_chunk` the importer takes.
+    #[n(4)]
+    pub max_chunk: u32,
+    /// The manifest that the importer holds, whole and checked.
+    #[n(5)]
+    pub manifest_sha256: Option<Digest>,
+}
+
+/// The session goes on (SPEC §6.4): the importer opens a new control stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Resumed {
+    /// When the session ends for want of activity, in milliseconds since 1970 by the exporter's clock.
+    #[n(0)]
+    pub expires_at_ms: u64,
+    /// Lanes from now on: the lesser of what both allow.
+    #[n(1)]
+    pub lanes: u8,
+    /// Largest `file_chunk` from now on.
+    #[n(2)]
+    pub max_chunk: u32,
+}
+
+/// How a session ended at the importer, when its `finalize_result` may be lost (SPEC §6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SessionResult {
+    /// Which session.
+    #[n(0)]
+    pub session_id: SessionId,
+    /// Why the tree was not applied; none when it is in place and durable.
+    #[n(1)]
+    pub failed: Option<Code>,
+}
+
 /// Asks what became of a session (SPEC §6.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -126,12 +177,18 @@ pub enum Request {
     /// A ticket is redeemed.
     #[n(1)]
     Redeem(#[n(0)] Redeem),
+    /// A session goes on.
+    #[n(2)]
+    Resume(#[n(0)] Resume),
     /// How does the session stand, or how did it end?
     #[n(3)]
     Status(#[n(0)] SessionQuery),
     /// The session is over.
     #[n(4)]
     Abort(#[n(0)] AbortSession),
+    /// The session ended like this.
+    #[n(5)]
+    Result(#[n(0)] SessionResult),
 }
 
 /// A response.
@@ -143,10 +200,13 @@ pub enum Response {
     /// Answers `redeem`.
     #[n(1)]
     Granted(#[n(0)] Granted),
+    /// Answers `resume`.
+    #[n(2)]
+    Resumed(#[n(0)] Resumed),
     /// Answers `status`.
     #[n(3)]
     Status(#[n(0)] SessionState),
-    /// Answers `abort`.
+    /// Answers `abort` and `result`.
     #[n(4)]
     Done,
     /// The request is refused. All that is wrong with a ticket has one code, `ticket_invalid`.
@@ -196,7 +256,12 @@ impl Request {
                 redeem.max_chunk = chunk_limit(redeem.max_chunk)?;
                 Ok(Self::Redeem(redeem))
             }
-            other @ (Self::Status(_) | Self::Abort(_)) => Ok(other),
+            Self::Resume(mut resume) => {
+                resume.max_lanes = resume.max_lanes.min(MAX_LANES);
+                resume.max_chunk = chunk_limit(resume.max_chunk)?;
+                Ok(Self::Resume(resume))
+            }
+            other @ (Self::Status(_) | Self::Abort(_) | Self::Result(_)) => Ok(other),
         }
     }
 }
@@ -214,6 +279,11 @@ impl Response {
                 granted.lanes = granted.lanes.min(MAX_LANES);
                 granted.max_chunk = chunk_limit(granted.max_chunk)?;
                 Ok(Self::Granted(granted))
+            }
+            Self::Resumed(mut resumed) => {
+                resumed.lanes = resumed.lanes.min(MAX_LANES);
+                resumed.max_chunk = chunk_limit(resumed.max_chunk)?;
+                Ok(Self::Resumed(resumed))
             }
             other @ (Self::Status(_) | Self::Done | Self::Refused(_)) => Ok(other),
         }

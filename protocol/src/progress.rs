@@ -9,6 +9,9 @@ pub enum Phase {
     /// Finding and dialling the peer.
     #[n(0)]
     NearbyConnecting,
+    /// The connection is lost; what arrived is kept until the peer is there again.
+    #[n(9)]
+    WaitingForPeer,
     /// The manifest is being made and sent.
     #[n(1)]
     ManifestReceiving,
@@ -40,6 +43,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NearbyConnecting => "nearby_connecting",
+            Self::WaitingForPeer => "waiting_for_peer",
             Self::ManifestReceiving => "manifest_receiving",
             Self::BulkTransferring => "bulk_transferring",
             Self::RetryingFailed => "retrying_failed",

@@ -23,7 +23,7 @@ pub fn redeem(secret: &Secret, ticket: TicketId, ends: Ends<'_>, nonce: Nonce) -
     mac(secret, REDEEM, ticket.as_bytes(), ends, nonce)
 }
 
-/// Proof that `importer` holds the session's resume secret (SPEC §6.4). Sent from the next version on.
+/// Proof that `importer` holds the session's resume secret (SPEC §6.4).
 pub fn resume(secret: &Secret, session: SessionId, ends: Ends<'_>, nonce: Nonce) -> Digest {
     mac(secret, RESUME, session.as_bytes(), ends, nonce)
 }

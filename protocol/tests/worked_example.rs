@@ -78,7 +78,7 @@ impl Pair {
 
     fn start(&mut self) {
         self.export(exporter::Input::ManifestReady(self.manifest.clone()));
-        self.export(exporter::Input::Opened);
+        self.export(exporter::Input::Opened { importer_holds: None });
         self.settle();
     }
 
@@ -108,16 +108,16 @@ impl Pair {
                     self.note("E>", &frame);
                     self.import(importer::Input::Frame(frame));
                 }
-                exporter::Output::SendFiles(files) => self.send(&files),
+                exporter::Output::SendFiles { entries, .. } => self.send(&entries),
                 exporter::Output::Over(result) => self.over[0] = Some(result),
-                exporter::Output::Idle(_) => {}
+                exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
             }
             match answer {
                 importer::Output::Send(frame) => {
                     self.note("I>", &frame);
                     self.export(exporter::Input::Frame(frame));
                 }
-                importer::Output::Review(_) if self.accept => self.import(importer::Input::Accept),
+                importer::Output::Review(_) if self.accept => self.import(importer::Input::Accept(Vec::new())),
                 importer::Output::Apply(proof) => {
                     assert_eq!(proof.manifest_sha256(), self.manifest.sha256());
                     if self.apply {
@@ -126,7 +126,7 @@ impl Pair {
                     }
                 }
                 importer::Output::Over(result) => self.over[1] = Some(result),
-                importer::Output::Review(_) | importer::Output::Idle(_) => {}
+                importer::Output::Review(_) | importer::Output::Suspended { .. } | importer::Output::Idle(_) => {}
             }
             if idle {
                 return;
@@ -156,7 +156,7 @@ impl Pair {
                 let report = match self.lane.as_mut().expect("open").handle(frame).expect("no breach") {
                     LaneStep::Keep(file) => FileReport::Ok(file),
                     LaneStep::Drop { entry, .. } => FileReport::Failed(entry),
-                    LaneStep::Create(_) | LaneStep::Write(_) | LaneStep::Ignore => continue,
+                    LaneStep::Create(_) | LaneStep::Continue(..) | LaneStep::Write(_) | LaneStep::Ignore => continue,
                 };
                 self.import(importer::Input::Files(vec![report]));
             }

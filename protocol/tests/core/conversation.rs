@@ -236,7 +236,7 @@ fn at_bulk(tree: &Tree) -> (importer::Importer, Arc<Manifest>) {
     for frame in frames {
         core.handle(Moment::default(), importer::Input::Frame(frame)).expect("legal");
     }
-    core.handle(Moment::default(), importer::Input::Accept).expect("legal");
+    core.handle(Moment::default(), importer::Input::Accept(Vec::new())).expect("legal");
     while !matches!(core.poll_output(), importer::Output::Idle(_)) {}
     (core, manifest)
 }
@@ -254,14 +254,14 @@ fn a_pending_list_over_its_limit_spans_several_frames() {
     core.handle(Moment::default(), list(first, true)).expect("a part");
     assert!(matches!(core.poll_output(), exporter::Output::Idle(_)), "nothing is sent for half a list");
     core.handle(Moment::default(), list(last, false)).expect("the rest");
-    let exporter::Output::SendFiles(files) = core.poll_output() else { panic!("nothing to send") };
+    let exporter::Output::SendFiles { entries: files, .. } = core.poll_output() else { panic!("nothing to send") };
     assert_eq!((files.len(), files.last()), (4098, Some(&EntryIndex(8194))));
 }
 
 /// An exporter that has asked what is missing and, if ranges are given, sends those.
 fn sending_at_zero(tree: &Tree, ranges: &[IndexRange]) -> Exporter {
     let mut core = Exporter::new(RetryPolicy::default(), Moment::default());
-    core.handle(Moment::default(), exporter::Input::Opened).expect("once");
+    core.handle(Moment::default(), exporter::Input::Opened { importer_holds: None }).expect("once");
     core.handle(Moment::default(), exporter::Input::ManifestReady(tree.manifest.clone())).expect("legal");
     if !ranges.is_empty() {
         let list = PendingList { ranges: ranges.to_vec(), partial: Vec::new(), more: false };

@@ -195,7 +195,7 @@ proptest! {
                 Act::Control(frame) => {
                     core.handle(now, importer::Input::Frame(frame)).ok();
                 }
-                Act::Accept => core.handle(now, importer::Input::Accept).expect("ours"),
+                Act::Accept => core.handle(now, importer::Input::Accept(Vec::new())).expect("ours"),
                 Act::Pass(ms) => {
                     now = now.after(Duration::from_millis(ms));
                     core.handle(now, importer::Input::Tick).expect("ours");
@@ -218,7 +218,7 @@ proptest! {
                         importer::Input::Files(vec![FileReport::Ok(file)])
                     }
                     Ok(LaneStep::Drop { entry, .. }) => importer::Input::Files(vec![FileReport::Failed(entry)]),
-                    Ok(LaneStep::Create(_) | LaneStep::Write(_) | LaneStep::Ignore) => importer::Input::Tick,
+                    Ok(LaneStep::Create(_) | LaneStep::Continue(..) | LaneStep::Write(_) | LaneStep::Ignore) => importer::Input::Tick,
                     Err(violation) => importer::Input::LaneViolation(violation),
                 };
                 core.handle(now, input).ok();
@@ -235,7 +235,10 @@ proptest! {
                         prop_assert!(outcome.is_err(), "nothing was applied");
                         over = true;
                     }
-                    importer::Output::Send(_) | importer::Output::Review(_) | importer::Output::Idle(_) => {}
+                    importer::Output::Send(_)
+                    | importer::Output::Review(_)
+                    | importer::Output::Suspended { .. }
+                    | importer::Output::Idle(_) => {}
                 }
             }
             let counters = core.counters();
@@ -272,9 +275,9 @@ proptest! {
             for output in outputs {
                 prop_assert!(!over, "{output:?} after the end");
                 match output {
-                    exporter::Output::SendFiles(files) => served += files.len(),
+                    exporter::Output::SendFiles { entries, .. } => served += entries.len(),
                     exporter::Output::Over(_) => over = true,
-                    exporter::Output::Send(_) | exporter::Output::Idle(_) => {}
+                    exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
                 }
             }
             prop_assert!(served <= 8, "each of two files four times at most");

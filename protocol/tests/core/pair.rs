@@ -237,7 +237,7 @@ impl Pair {
         match step {
             Step::Open => {
                 self.opened = true;
-                self.export(exporter::Input::Opened);
+                self.export(exporter::Input::Opened { importer_holds: None });
             }
             Step::Manifest => {
                 self.made = true;
@@ -256,7 +256,11 @@ impl Pair {
             Step::Answer => {
                 self.reviewed = None;
                 let declined = self.scenario.faults.contains(&Fault::Decline);
-                self.import(if declined { importer::Input::Stop(Code::Aborted) } else { importer::Input::Accept });
+                self.import(if declined {
+                    importer::Input::Stop(Code::Aborted)
+                } else {
+                    importer::Input::Accept(Vec::new())
+                });
             }
             Step::Seal => {
                 self.sealed = true;
@@ -383,7 +387,8 @@ impl Pair {
                     let frame = self.substitute(Side::Exporter, frame);
                     self.to_importer.push_back(frame);
                 }
-                exporter::Output::SendFiles(entries) => self.work.extend(entries),
+                exporter::Output::SendFiles { entries, .. } => self.work.extend(entries),
+                exporter::Output::Suspended { .. } => {}
                 exporter::Output::Over(outcome) => {
                     self.assert(before.is_none(), "a session is over once");
                     self.exporter_over = Some(outcome);
@@ -421,6 +426,7 @@ impl Pair {
                         lane.receiver = Some(LaneReceiver::new(manifest.clone(), requested, 1 << 10));
                     }
                 }
+                importer::Output::Suspended { .. } => {}
                 importer::Output::Apply(proof) => {
                     self.assert(self.ready.is_none() && !self.applied, "a tree is applied once");
                     self.ready = Some((proof, self.now.after(self.scenario.apply)));
@@ -524,7 +530,7 @@ impl Pair {
         let tree = &self.scenario.tree;
         let mut report = None;
         match receiver.handle(frame) {
-            Ok(LaneStep::Create(index)) => {
+            Ok(LaneStep::Create(index) | LaneStep::Continue(index, _)) => {
                 temp.clear();
                 let tries = self.tries.get(&index).copied().unwrap_or(0);
                 let fails = self.scenario.faults.iter().any(|f| {

@@ -62,7 +62,7 @@ pub(crate) fn importer_at(at: At, tree: &Tree) -> Importer {
         take(frame(Frame::PendingRequest(PendingRequest {})));
     }
     if at >= At::Accepted {
-        take(importer::Input::Accept);
+        take(importer::Input::Accept(Vec::new()));
     }
     if at >= At::Retry {
         let files: Vec<_> = manifest.entries().filter(|(_, e)| e.is_file()).map(|(index, _)| index).collect();
@@ -156,7 +156,7 @@ pub(crate) fn exporter_at(at: Out, tree: &Tree) -> Exporter {
     let mut take = |input| core.handle(Moment::default(), input).expect("legal");
     let frame = exporter::Input::Frame;
     let first = EntryIndex(0);
-    take(exporter::Input::Opened);
+    take(exporter::Input::Opened { importer_holds: None });
     if at >= Out::Asking {
         take(exporter::Input::ManifestReady(tree.manifest.clone()));
     }

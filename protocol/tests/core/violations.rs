@@ -326,9 +326,9 @@ fn an_importer_that_is_never_content_gets_every_file_four_times_at_most() {
         core.handle(Moment::default(), exporter::Input::Frame(retry_request(round, &[0, 1], false))).expect("legal");
         for output in drain_exporter(&mut core) {
             match output {
-                exporter::Output::SendFiles(files) => served += files.len(),
+                exporter::Output::SendFiles { entries, .. } => served += entries.len(),
                 exporter::Output::Over(result) => outcome = Some(result),
-                exporter::Output::Send(_) | exporter::Output::Idle(_) => {}
+                exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
             }
         }
     }
@@ -352,12 +352,21 @@ fn what_comes_after_an_abort_is_dropped() {
     }
 }
 
-// A80
+// A80: the importer may know earlier than this side that a connection is lost
 #[test]
-fn a_second_control_stream_is_refused() {
-    let mut core = exporter_at(Out::Sending, &tree());
-    let refused: Result<(), Violation> = core.handle(Moment::default(), exporter::Input::Opened);
-    assert_eq!(refused.map_err(|v| v.code), Err(Code::FrameUnexpected));
+fn another_control_stream_takes_the_place_of_the_one_before() {
+    let tree = tree();
+    for at in Out::ALL {
+        let mut core = exporter_at(at, &tree);
+        let holds = (at >= Out::Asking).then(|| tree.manifest.sha256());
+        core.handle(Moment::default(), exporter::Input::Opened { importer_holds: holds }).expect("legal");
+        let outputs = drain_exporter(&mut core);
+        let Some((exporter::Output::Suspended { reset: false }, rest)) = outputs.split_first() else {
+            panic!("{at:?}: {outputs:?}");
+        };
+        let asks = matches!(rest, [exporter::Output::Send(Frame::PendingRequest(_))]);
+        assert!(asks || (rest.is_empty() && at == Out::Hashing), "{at:?}: {outputs:?}");
+    }
 }
 
 // A46: one report for each transfer

@@ -1,6 +1,7 @@
 //! Claims about lanes: SPEC §5.4 (RELIABILITY A41-A47, A52).
 
 use super::*;
+use crate::file::LocalFile;
 use crate::frame::Abort;
 use crate::manifest::{Entry, ManifestBuilder};
 use crate::path::RelPath;

@@ -17,6 +17,7 @@ mod random;
 pub mod source;
 pub mod staging;
 mod state_lock;
+pub mod store;
 mod transfer;
 
 pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};

@@ -133,6 +133,12 @@ pub struct Completion {
     pub retained: Option<PathBuf>,
     /// Until when, in milliseconds since 1970.
     pub retained_until_ms: Option<u64>,
+    /// Files that were found on this device instead of being sent (importer).
+    pub reused_files: u64,
+    /// Bytes in them.
+    pub reused_bytes: u64,
+    /// Bytes of file content that went over the network in this process.
+    pub payload_bytes: u64,
     /// What was left out or adapted: skipped entries, dropped mode bits.
     pub notes: Vec<String>,
 }
@@ -155,6 +161,19 @@ pub enum Outcome {
     },
 }
 
+/// A session that waits for its peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WaitingView {
+    /// Seconds since the connection was lost.
+    pub for_secs: u64,
+    /// Tries to reach the other device since then (importer; the exporter waits to be called).
+    pub tries: u32,
+    /// Seconds until the next try.
+    pub next_try_in_secs: u64,
+    /// Why the last try failed.
+    pub reason: Option<String>,
+}
+
 /// The state of one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobView {
@@ -172,6 +191,14 @@ pub struct JobView {
     pub source_name: Option<String>,
     /// The seed's counters.
     pub progress: ProgressView,
+    /// Set while the connection is lost and the session waits to go on.
+    pub waiting: Option<WaitingView>,
+    /// Files that were found on this device (importer) instead of being sent.
+    pub reused_files: u64,
+    /// Bytes in them.
+    pub reused_bytes: u64,
+    /// Bytes of file content that went over the network in this process, those sent again included.
+    pub payload_bytes: u64,
     /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
     pub review: Option<Review>,
     /// Files that fail at the moment, the first hundred.
@@ -191,6 +218,10 @@ impl JobView {
             peer: None,
             source_name: None,
             progress: ProgressView::default(),
+            waiting: None,
+            reused_files: 0,
+            reused_bytes: 0,
+            payload_bytes: 0,
             review: None,
             failures: Vec::new(),
             failures_total: 0,
@@ -247,7 +278,13 @@ impl JobHandle {
         self.coordinator.decide(self.id, false).await;
     }
 
-    /// Stops the job. Too late once the swap has begun: then it ends as completed.
+    /// Stops the job and keeps its session: a later `resume`, or the same offer or import again, goes on with it.
+    /// The outcome is `node_stopping`. A swap that has begun is finished.
+    pub async fn suspend(&self) {
+        self.coordinator.suspend(self.id).await;
+    }
+
+    /// Ends the job and its session for good. Too late once the swap has begun: then it ends as completed.
     pub async fn abort(&self) {
         self.coordinator.abort(self.id).await;
     }

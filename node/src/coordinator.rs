@@ -13,6 +13,7 @@
 
 mod connect;
 mod control;
+mod deliver;
 mod explain;
 mod export;
 mod import;
@@ -27,18 +28,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId};
-use me_sync_protocol::exporter::Input as ExportInput;
-use me_sync_protocol::frame::{Frame, Role as StreamRole};
+use libp2p::{Multiaddr, PeerId, Stream};
+use me_sync_protocol::frame::Role as StreamRole;
 use me_sync_protocol::ids::{SessionId, TicketId};
-use me_sync_protocol::importer::Input as ImportInput;
-use me_sync_protocol::message::{Request, Response, SessionState};
+use me_sync_protocol::limits;
+use me_sync_protocol::message::SessionState;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::deliver::tell_results;
 
 use self::connect::{Established, Route};
 use self::control::ControlEvent;
@@ -46,13 +47,14 @@ use self::explain::Failure;
 use self::export::ExportJob;
 use self::import::{Checked, ImportJob, Opened, Staged, Swap};
 use self::streams::{Greeted, Greetings};
-use self::tickets::{Allowance, TicketBook};
-use crate::api::{Completion, JobHandle, JobId, JobView, Outcome, Role};
-use crate::clock::{self, Clock};
-use crate::net::{Connected, NetEvent, NetHandle, Reply, TransportPreference};
-use crate::source::{HashProgress, Snapshot, Source, SourceError};
-use crate::staging::{StageError, Staging, StateDir, Target};
-use crate::transfer::LaneEvent;
+use self::tickets::TicketBook;
+use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
+use crate::clock::{self, Clock, LastSeen};
+use crate::net::{NetEvent, NetHandle, TransportPreference};
+use crate::source::{HashCache, HashProgress, Snapshot, Source, SourceError};
+use crate::staging::{StateDir, Target, TargetOptions};
+use crate::store::{ExportRecord, ImportRecord, StoreHandle, Write};
+use crate::transfer::LaneReport;
 
 /// Commands of callers that may wait.
 const COMMANDS: usize = 32;
@@ -66,8 +68,8 @@ const TICK: Duration = Duration::from_millis(250);
 const MAX_JOBS: usize = 16;
 /// Ended jobs that are remembered for peers who ask how their session ended.
 const REMEMBERED: usize = 64;
-/// A session without activity for this long is over (DESIGN §6).
-const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a job that resumes looks for its exporter at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the coordinator is made of and shares with its jobs.
 #[derive(Debug)]
@@ -84,6 +86,22 @@ pub(crate) struct Shared {
     lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
+}
+
+impl Shared {
+    /// Hands a record to the store, which writes in the order of the calls. What cannot be written is logged; the
+    /// session then resumes from an older record.
+    pub(crate) fn write_later(&self, write: Write) {
+        if let Err(e) = self.store.post(write) {
+            tracing::error!(error = %crate::errors::chain(&e), "the state of a session is not recorded");
+        }
+    }
+}
+
+/// Whether a session is over because nobody went on with it, by whichever clock says so (DESIGN §6).
+fn expired(created: &LastSeen, last: &LastSeen) -> bool {
+    let now = LastSeen::now();
+    last.idle(&now) > limits::SESSION_TTL || created.idle(&now) > limits::SESSION_LIFETIME
 }
 
 /// What tasks report.
@@ -420,14 +438,13 @@ impl Coordinator {
                 record
             }
             None => {
-                let root = &source.summary().root;
-                let name = root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+                let name = source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
                 let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
-                ExportRecord::new(ticket, secret, expires_at_ms, root, name)
+                export::first_record(ticket, secret, expires_at_ms, &source, name)
             }
         };
         let parts =
-            TicketParts { id: record.ticket_id, secret: record.ticket_secret.clone(), expires_at_ms };
+            TicketParts { id: record.ticket, secret: record.ticket_secret.clone(), expires_at_ms };
         let (view, watch) = watch::channel(JobView::new(Role::Exporter));
         let hashing = Arc::new(HashProgress::default());
         let stop_hashing = Arc::new(AtomicBool::new(false));

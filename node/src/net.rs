@@ -54,6 +54,17 @@ pub struct ListenAddr {
     pub port: Option<u16>,
 }
 
+/// A port that an earlier run listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenPort {
+    /// IPv6, not IPv4.
+    pub ipv6: bool,
+    /// Its transport.
+    pub transport: TransportKind,
+    /// The port.
+    pub port: u16,
+}
+
 /// Which transports are listened on and dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transports {
@@ -78,7 +89,7 @@ pub struct NetConfig {
     pub listen: Vec<ListenAddr>,
     /// Where an earlier run listened: its ports are taken again, if they are free, where `listen` names none, so
     /// that the addresses in its tickets are good after a restart.
-    pub remembered: Vec<Multiaddr>,
+    pub remembered: Vec<ListenPort>,
     /// Transports in use.
     pub transports: Transports,
     /// Announce and find peers on the local network. Off: only given addresses are known.

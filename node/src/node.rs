@@ -1,4 +1,9 @@
-//! The library's face: configure a node, spawn it, offer and import trees, stop it.
+//! The library's face: configure a node, spawn it, offer and import trees, go on with earlier sessions, stop it.
+
+mod sessions;
+mod start;
+
+pub use self::sessions::{ResumeError, Unfinished};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +19,10 @@ use crate::api::JobHandle;
 use crate::coordinator::{self, CoordinatorHandle, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
-use crate::source::Source;
-use crate::staging::{self, PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
+use crate::source::{HashCache, Source};
+use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
+use crate::store::{Store, StoreError, StoreHandle};
 
 /// How long a node that stops waits for its jobs.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -90,6 +96,9 @@ pub enum NodeError {
     /// Session records cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The session store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The network side does not start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -105,6 +114,7 @@ impl NodeError {
             Self::Lock(e) => e.code(),
             Self::Identity(e) => e.code(),
             Self::State(e) => e.code(),
+            Self::Store(e) => e.code(),
             Self::Net(e) => e.code(),
             Self::Interrupted => Code::NodeStopping,
         }
@@ -115,7 +125,7 @@ impl NodeError {
         match self {
             Self::Lock(StateLockError::Held { .. }) => "wait until it is done, or give this one its own --state-dir",
             Self::Lock(StateLockError::Io { .. }) => "choose another place with --state-dir",
-            Self::Identity(_) | Self::State(_) => "mend or move that file, or choose another --state-dir",
+            Self::Identity(_) | Self::State(_) | Self::Store(_) => "mend or move that file, or choose another --state-dir",
             Self::Net(_) => "check --listen and --transport",
             Self::Interrupted => "try again",
         }
@@ -135,6 +145,8 @@ pub struct Node {
 pub struct NodeHandle {
     net: NetHandle,
     coordinator: CoordinatorHandle,
+    state: Arc<StateDir>,
+    store: StoreHandle,
     config: Arc<NodeConfig>,
 }
 
@@ -143,11 +155,13 @@ pub struct NodeHandle {
 pub struct OfferOptions {
     /// Until when the ticket is good. Default: 10 minutes; at most 24 hours.
     pub ttl: Duration,
+    /// Do not go on with an unfinished session of this tree. Default: go on.
+    pub fresh: bool,
 }
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL }
+        Self { ttl: TICKET_TTL, fresh: false }
     }
 }
 
@@ -160,6 +174,8 @@ pub struct Offer {
     pub ticket_uri: String,
     /// When it becomes void, in milliseconds since 1970.
     pub expires_at_ms: u64,
+    /// The unfinished session that this offer goes on with.
+    pub continues: Option<Unfinished>,
     /// Its job.
     pub job: JobHandle,
 }
@@ -173,6 +189,9 @@ pub enum OfferError {
     /// No address is known to put into the ticket.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The session store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The node takes no more jobs.
     #[error("the node takes no more jobs ({0})")]
     Refused(Code),
@@ -184,6 +203,7 @@ impl OfferError {
         match self {
             Self::Ttl => Code::TicketInvalid,
             Self::Net(e) => e.code(),
+            Self::Store(e) => e.code(),
             Self::Refused(code) => *code,
         }
     }
@@ -238,6 +258,24 @@ pub enum ImportError {
     /// The ticket names no valid peer.
     #[error("this ticket is damaged: it names no valid device")]
     Ticket,
+    /// The ticket's session goes into another directory.
+    #[error("this ticket has begun to fill {target}", target = target.display())]
+    OtherTarget {
+        /// Where it goes.
+        target: PathBuf,
+    },
+    /// The ticket's session is over.
+    #[error("the tree of this ticket is in place already, at {target}", target = target.display())]
+    Applied {
+        /// Where.
+        target: PathBuf,
+    },
+    /// The session store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The session cannot be gone on with.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// The node takes no more jobs.
     #[error("the node takes no more jobs ({0})")]
     Refused(Code),
@@ -248,7 +286,10 @@ impl ImportError {
     pub fn code(&self) -> Code {
         match self {
             Self::Preflight(e) => e.code(),
-            Self::Ticket => Code::TicketInvalid,
+            Self::Ticket | Self::Applied { .. } => Code::TicketInvalid,
+            Self::OtherTarget { .. } => Code::TargetConflict,
+            Self::Store(e) => e.code(),
+            Self::Resume(e) => e.code(),
             Self::Refused(code) => *code,
         }
     }
@@ -265,12 +306,21 @@ impl Node {
             let lock = StateLock::acquire(&state_dir)?;
             let keypair = identity::load_or_create(&state_dir)?;
             let state = StateDir::open(&state_dir)?;
-            let recovered = staging::recover(&state, SystemTime::now());
-            Ok::<_, NodeError>((lock, keypair, state, recovered))
+            let store = Store::open(&state_dir)?;
+            // it only saves time
+            let hashes = HashCache::open(&state_dir)
+                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
+                .ok();
+            let recovered = start::settle(&state, &store, SystemTime::now())?;
+            let ports = store.ports()?;
+            Ok::<_, NodeError>((lock, keypair, state, store, hashes, recovered, ports))
         });
-        let (lock, keypair, state, recovered) = prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let (lock, keypair, state, store, hashes, recovered, ports) =
+            prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let store = StoreHandle::spawn(store)?;
         let net_config = NetConfig {
             listen: config.listen.clone(),
+            remembered: ports.iter().map(|port| start::listen_port(*port)).collect(),
             transports: config.transports,
             mdns: config.mdns,
             max_lanes: config.max_lanes.clamp(1, MAX_LANES),
@@ -279,17 +329,22 @@ impl Node {
         };
         let (max_lanes, max_chunk) = (net_config.max_lanes, net_config.max_chunk);
         let (net, net_events) = net::spawn(net_config).await?;
+        start::remember_ports(net.clone(), store.clone(), ports);
+        let state = Arc::new(state);
         let coordinator = coordinator::spawn(Setup {
             net: net.clone(),
             net_events,
-            state: Arc::new(state),
+            state: state.clone(),
+            store: store.clone(),
+            hashes: hashes.map(Arc::new),
             retry: config.retry,
             max_lanes,
             max_chunk,
             #[cfg(feature = "test-hooks")]
             faults: if config.faults.is_empty() { crate::hooks::FaultPlan::from_env() } else { config.faults.clone() },
         });
-        let handle = NodeHandle { net, coordinator, config: Arc::new(config) };
+        coordinator::tell_results(net.clone(), store.clone());
+        let handle = NodeHandle { net, coordinator, state, store, config: Arc::new(config) };
         Ok(Self { handle, recovered, _lock: lock })
     }
 
@@ -303,13 +358,14 @@ impl Node {
         &self.recovered
     }
 
-    /// Stops: jobs that can be ended are ended, a swap under way is finished. Takes at most about 5 seconds
+    /// Stops: jobs are ended and their sessions kept, a swap under way is finished. Takes at most about 5 seconds
     /// unless a swap takes longer.
     pub async fn shutdown(self) {
         if tokio::time::timeout(DRAIN, self.handle.coordinator.shutdown()).await.is_err() {
             tracing::warn!("some jobs did not end in time");
         }
         self.handle.net.shutdown().await;
+        self.handle.store.close().await;
     }
 }
 
@@ -319,7 +375,8 @@ impl NodeHandle {
         self.net.local_peer().to_string()
     }
 
-    /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way.
+    /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way. An unfinished session of
+    /// the same tree goes on, with its ticket, which is good for its importer only.
     ///
     /// # Errors
     /// See [`OfferError`].
@@ -328,15 +385,19 @@ impl NodeHandle {
             return Err(OfferError::Ttl);
         }
         let addresses = self.net.addresses().await?;
-        let (parts, job) = self.coordinator.offer(source, options.ttl).await.map_err(OfferError::Refused)?;
+        let earlier = if options.fresh { None } else { self.earlier_offer(&source).await? };
+        let continues = earlier.as_ref().and_then(Unfinished::of_export);
+        let offered = self.coordinator.offer(source, options.ttl, earlier).await;
+        let (parts, job) = offered.map_err(OfferError::Refused)?;
         let addresses = addresses.iter().map(ToString::to_string).collect();
         let peer = self.net.local_peer().to_bytes();
         let name = &self.config.device_name;
         let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
-        Ok(Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, job })
+        Ok(Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, continues, job })
     }
 
-    /// Imports with a ticket. The target is resolved, locked and checked before anything is sent.
+    /// Imports with a ticket. The target is resolved, locked and checked before anything is sent. A ticket whose
+    /// session is unfinished goes on with it.
     ///
     /// # Errors
     /// See [`ImportError`].
@@ -345,10 +406,19 @@ impl NodeHandle {
         let mut target_options = options.target_options;
         target_options.forbidden.push(self.config.state_dir.clone());
         let path = options.target;
-        let pinned = tokio::task::spawn_blocking(move || Target::pin(&path, &target_options));
+        let pin_options = target_options.clone();
+        let pinned = tokio::task::spawn_blocking(move || Target::pin(&path, &pin_options));
         let target = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
+        if let Some(record) = self.begun_with(&ticket, target.path()).await? {
+            // the session pins it again
+            drop(target);
+            let ask = options.consent == Consent::Ask;
+            let more = coordinator::addresses(&ticket, options.peer_addresses);
+            return Ok(self.resume_record(record, ask, more).await?);
+        }
         let plan = ImportPlan {
             target,
+            target_options,
             ask: options.consent == Consent::Ask,
             addresses: coordinator::addresses(&ticket, options.peer_addresses),
             transport: options.transport,

@@ -69,6 +69,11 @@ impl Source {
         Ok(Self { tree: walked.tree, options: *options, summary })
     }
 
+    /// What may be left out.
+    pub fn options(&self) -> ScanOptions {
+        self.options
+    }
+
     /// What the walk found.
     pub fn summary(&self) -> &SourceSummary {
         &self.summary

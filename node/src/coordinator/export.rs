@@ -19,15 +19,16 @@ use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
 use self::lanes::Connection;
+pub(super) use self::record::first_record;
 use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
 use super::tickets::Allowance;
-use super::{Event, JobEvent, Shared};
+use super::{Event, JobEvent, Shared, expired};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
-use crate::store::{ExportRecord, SessionStatus};
+use crate::store::{ExportRecord, Grant, SessionStatus};
 use crate::transfer::{LaneEvent, LaneMeter};
 
 /// The source of an offer.
@@ -49,6 +50,8 @@ pub(super) struct ExportJob {
     expires: Moment,
     record: ExportRecord,
     session: Option<Session>,
+    /// Sessions that ended because the tree has changed. Their importer redeems the ticket again.
+    former: Vec<SessionId>,
     rate: RateMeter,
     failure: Option<Failure>,
     is_over: bool,
@@ -93,6 +96,7 @@ impl ExportJob {
             expires,
             record,
             session: None,
+            former: Vec::new(),
             rate: RateMeter::default(),
             failure: None,
             is_over: false,
@@ -111,7 +115,8 @@ impl ExportJob {
 
     /// The session of an earlier process waits for its importer again.
     fn restore(&mut self, shared: &Shared) {
-        let (Some(granted), Some(peer)) = (self.record.granted.clone(), self.record.peer_id()) else { return };
+        let (Some(grant), Some(peer)) = (self.record.grant.clone(), self.record.peer) else { return };
+        let granted = grant.granted(self.record.source_name.clone());
         let core = Exporter::restored(shared.retry, shared.clock.now());
         self.view.send_modify(|view| {
             view.session_id = Some(granted.session_id);
@@ -135,7 +140,9 @@ impl ExportJob {
         self.view.send_modify(|view| view.session_id = Some(granted.session_id));
         tracing::info!(session = %granted.session_id.short(), "ticket redeemed");
         self.met(peer, from);
-        self.record.grant(peer.to_bytes(), &granted);
+        (self.record.peer, self.record.grant, self.record.manifest) = (Some(peer), Some(Grant::from(&granted)), None);
+        (self.record.state, self.record.failed_code) = (SessionStatus::Open, None);
+        (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
         self.note_manifest();
         let mut session = Session::new(peer, granted, core);
         if let Some(before) = self.session.take() {
@@ -158,6 +165,14 @@ impl ExportJob {
         let chunk = ours.chunk.min(ask.max_chunk);
         if lanes == 0 || chunk < super::tickets::MIN_CHUNK {
             return Err(Code::VersionMismatch);
+        }
+        match (&self.source, ask.manifest_sha256) {
+            // a restarted exporter does not know yet whether its tree is still that one
+            (Source::Hashing, Some(_)) => return Err(Code::Busy),
+            (Source::Ready(snapshot), Some(held)) if snapshot.manifest().sha256() != held => {
+                return Err(Code::ManifestChanged);
+            }
+            _ => {}
         }
         self.met(peer, from);
         self.record.last = LastSeen::now();
@@ -200,9 +215,10 @@ impl ExportJob {
                 self.source = Source::Ready(snapshot);
                 if self.record.manifest.is_some_and(|known| known != manifest.sha256()) {
                     self.supersede(shared);
+                } else {
+                    self.note_manifest();
+                    self.put(shared);
                 }
-                self.note_manifest();
-                self.put(shared);
                 self.input(Input::ManifestReady(manifest), shared);
             }
             Err(e) => {
@@ -224,13 +240,13 @@ impl ExportJob {
                 }
                 connection.let_go();
             }
-            self.record.granted = None;
+            self.former.push(session.id);
             self.session = None;
         }
     }
 
     pub(super) fn is_superseded(&self, session: SessionId) -> bool {
-        self.session.as_ref().is_none_or(|s| s.id != session) && self.record.was_granted(session)
+        self.former.contains(&session)
     }
 
     pub(super) fn control(&mut self, conversation: u32, event: ControlEvent, shared: &Shared) {
@@ -310,7 +326,7 @@ impl ExportJob {
         }
         let connected = self.session.as_ref().is_some_and(|s| s.connection.is_some());
         let is_bound = self.record.peer.is_some();
-        let expired = if is_bound { self.record.is_expired(&LastSeen::now()) } else { now >= self.expires };
+        let expired = if is_bound { expired(&self.record.created, &self.record.last) } else { now >= self.expires };
         if !connected && expired {
             return self.finish(Err(Code::SessionExpired), shared);
         }
@@ -343,7 +359,9 @@ impl ExportJob {
     pub(super) fn pump(&mut self, shared: &Shared) {
         loop {
             let Some(session) = &mut self.session else { return };
-            if session.connection.as_ref().is_some_and(|c| !c.has_room()) {
+            // what lets the connection go must come through even if the peer takes nothing any more
+            let blocked = session.connection.as_ref().is_some_and(|c| !c.has_room());
+            if blocked && !session.core.lets_go() {
                 return;
             }
             match session.core.poll_output() {

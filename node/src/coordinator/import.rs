@@ -29,7 +29,7 @@ use self::link::Link;
 use self::stage::Checkpoints;
 use super::connect::Route;
 use super::explain::Failure;
-use super::Shared;
+use super::{Shared, expired};
 use crate::api::{Completion, JobId, JobView, Outcome, Role};
 use crate::clock::RateMeter;
 use crate::staging::{Staging, Target, TargetOptions};
@@ -256,7 +256,9 @@ impl ImportJob {
     pub(super) fn pump(&mut self, shared: &Shared) {
         loop {
             let Some(session) = &mut self.session else { return };
-            if session.link.control().is_some_and(|control| !control.has_room()) {
+            // what lets the link go must come through even if the peer takes nothing any more
+            let blocked = session.link.control().is_some_and(|control| !control.has_room());
+            if blocked && !session.core.lets_go() {
                 return;
             }
             match session.core.poll_output() {
@@ -282,6 +284,6 @@ impl ImportJob {
     fn has_expired(&self) -> bool {
         // bytes that move put the end off; a swap is never interrupted
         let at_rest = self.session.as_ref().is_none_or(|s| !s.link.is_up() && !s.core.is_applying());
-        at_rest && self.record.as_ref().is_some_and(|record| record.is_expired(&crate::clock::LastSeen::now()))
+        at_rest && self.record.as_ref().is_some_and(|record| expired(&record.created, &record.last))
     }
 }

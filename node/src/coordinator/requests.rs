@@ -2,14 +2,16 @@
 
 use libp2p::PeerId;
 use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::limits;
 use me_sync_protocol::message::{Redeem, Request, Response, Resume, SessionResult};
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 
 use super::tickets::Allowance;
-use super::{Coordinator, Job, SESSION_TTL, state_of};
-use crate::clock;
+use super::{Coordinator, Job, state_of};
+use crate::clock::{self, LastSeen};
 use crate::net::{Connected, Reply};
+use crate::store::{SessionStatus, StoreError, StoreHandle};
 
 impl Coordinator {
     pub(super) fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
@@ -44,7 +46,7 @@ impl Coordinator {
         Allowance {
             lanes: self.shared.max_lanes,
             chunk: self.shared.max_chunk,
-            session_expires_ms: clock::wall_ms() + SESSION_TTL.as_millis() as u64,
+            session_expires_ms: clock::wall_ms() + limits::SESSION_TTL.as_millis() as u64,
         }
     }
 
@@ -103,7 +105,7 @@ impl Coordinator {
                     Err(code) => Response::Refused(code),
                 };
             }
-            if job.is_superseded(ask.session_id) && job.record().peer_id() == Some(peer) {
+            if job.is_superseded(ask.session_id) && job.record().peer == Some(peer) {
                 return Response::Refused(Code::ManifestChanged);
             }
         }
@@ -116,6 +118,7 @@ impl Coordinator {
 
     fn result(&mut self, peer: PeerId, result: &SessionResult, reply: Reply) {
         let session = (result.session_id, peer);
+        let has_ended = self.has_ended(peer, result.session_id);
         let live = self.jobs.values_mut().find(|job| job.session() == Some(session));
         match live {
             Some(Job::Export(job)) => match job.result(result.failed, &self.shared) {
@@ -123,14 +126,17 @@ impl Coordinator {
                 Err(code) => reply.send(Response::Refused(code)),
             },
             Some(Job::Import(_)) => reply.send(Response::Refused(Code::FrameUnexpected)),
-            None if self.has_ended(peer, result.session_id) => reply.send(Response::Done),
+            None if has_ended => reply.send(Response::Done),
             None => {
                 // no job here works on it: the record is all there is to bring up to date
                 let (store, failed) = (self.shared.store.clone(), result.failed);
                 let id = result.session_id;
                 tokio::spawn(async move {
-                    let known = store.settle_export(id, peer.to_bytes(), failed).await.unwrap_or(false);
-                    reply.send(if known { Response::Done } else { Response::Refused(Code::SessionUnknown) });
+                    reply.send(match settle(&store, id, peer, failed).await {
+                        Ok(true) => Response::Done,
+                        Ok(false) => Response::Refused(Code::SessionUnknown),
+                        Err(_) => Response::Refused(Code::Busy),
+                    });
                 });
             }
         }
@@ -149,4 +155,18 @@ impl Coordinator {
         let ended = self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (id, peer));
         ended.map_or(Response::Refused(Code::SessionUnknown), |(_, _, state)| Response::Status(*state))
     }
+}
+
+/// Notes at the record how a session ended that no job works on. False if it is not this peer's.
+async fn settle(store: &StoreHandle, id: SessionId, peer: PeerId, failed: Option<Code>) -> Result<bool, StoreError> {
+    let Some(mut record) = store.export_of(id).await?.filter(|record| record.peer == Some(peer)) else {
+        return Ok(false);
+    };
+    if !record.state.is_over() {
+        record.state = if failed.is_none() { SessionStatus::Completed } else { SessionStatus::Ended };
+        record.failed_code = failed;
+        record.last = LastSeen::now();
+        store.put_export(record).await?;
+    }
+    Ok(true)
 }

@@ -85,10 +85,10 @@ impl TicketBook {
             expires: Moment::default(),
             expires_wall_ms: 0,
             source_name: record.source_name.clone(),
-            owner: record.peer_id(),
-            granted: record.granted.clone(),
+            owner: record.peer,
+            granted: record.grant.as_ref().map(|g| g.granted(record.source_name.clone())),
         };
-        self.tickets.insert(record.ticket_id, ticket);
+        self.tickets.insert(record.ticket, ticket);
     }
 
     /// The session that the job's ticket opened is over, because the tree has changed: its owner may open another.

@@ -28,6 +28,7 @@ pub(super) fn progress(counters: Counters, in_flight: u64, bps: u64, detail: &st
 pub(super) fn detail(phase: Phase) -> &'static str {
     match phase {
         Phase::NearbyConnecting => "connecting",
+        Phase::WaitingForPeer => "waiting for the other device to come back",
         Phase::ManifestReceiving => "receiving the list of files",
         Phase::BulkTransferring => "transferring",
         Phase::RetryingFailed => "sending failed files again",
@@ -79,6 +80,9 @@ impl Completion {
             target: None,
             retained: None,
             retained_until_ms: None,
+            reused_files: 0,
+            reused_bytes: 0,
+            payload_bytes: 0,
             notes: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::limits::MAX_TICKET_ADDRESSES;
 
-use super::{TransportKind, TransportPreference, Transports};
+use super::{ListenPort, TransportKind, TransportPreference, Transports};
 
 /// Longest text of one address that is looked at, in bytes.
 const MAX_ADDRESS_TEXT: usize = 256;
@@ -79,12 +79,14 @@ pub(super) fn listen_address(ip: IpAddr, port: u16, transport: TransportKind) ->
     }
 }
 
-/// The port in an address.
-pub(super) fn port_of(address: &Multiaddr) -> Option<u16> {
-    address.iter().find_map(|part| match part {
+/// What is worth remembering of an address that is listened on.
+pub(super) fn listen_port(address: &Multiaddr) -> Option<ListenPort> {
+    let ipv6 = matches!(address.iter().next()?, Protocol::Ip6(_));
+    let port = address.iter().find_map(|part| match part {
         Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
         _ => None,
-    })
+    })?;
+    Some(ListenPort { ipv6, transport: transport_of(address), port })
 }
 
 /// The transport of an established connection's address.

@@ -6,7 +6,9 @@ use libp2p::{Multiaddr, PeerId, Stream};
 use me_sync_protocol::message::{Request, Response};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ConnectError, Connected, NetError, OpenError, PeerView, RequestError, TransportPreference};
+use super::{
+    ConnectError, Connected, ListenPort, NetError, OpenError, PeerView, RequestError, TransportKind, TransportPreference,
+};
 
 /// One call, with where its answer goes.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(super) enum Command {
 /// Where a node listens.
 #[derive(Debug, Clone)]
 pub(super) struct Listening {
-    pub(super) all: Vec<Multiaddr>,
+    pub(super) ports: Vec<ListenPort>,
     pub(super) for_ticket: Vec<Multiaddr>,
 }
 
@@ -62,6 +64,11 @@ impl NetHandle {
         answer.await.ok()
     }
 
+    /// The node's network side has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Our own id.
     pub fn local_peer(&self) -> PeerId {
         self.local
@@ -77,12 +84,15 @@ impl NetHandle {
         Ok(self.ask(Command::Addresses).await.ok_or(NetError::Stopped)?.for_ticket)
     }
 
-    /// Every address the listeners have, for [`super::NetConfig::remembered`]; waits as [`Self::addresses`] does.
+    /// The ports that are listened on, for [`super::NetConfig::remembered`]; waits as [`Self::addresses`] does.
     ///
     /// # Errors
     /// The node is stopping.
-    pub async fn listening(&self) -> Result<Vec<Multiaddr>, NetError> {
-        Ok(self.ask(Command::Addresses).await.ok_or(NetError::Stopped)?.all)
+    pub async fn ports(&self) -> Result<Vec<ListenPort>, NetError> {
+        let mut ports = self.ask(Command::Addresses).await.ok_or(NetError::Stopped)?.ports;
+        ports.sort_by_key(|p| (p.ipv6, p.transport == TransportKind::Quic, p.port));
+        ports.dedup();
+        Ok(ports)
     }
 
     /// Connects to exactly this peer and exchanges hellos; a live connection that fits is reused.

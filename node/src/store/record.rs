@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use libp2p::PeerId;
 use me_sync_protocol::ids::{Digest, EntryIndex, Secret, SessionId, TicketId};
+use me_sync_protocol::limits;
+use me_sync_protocol::message::Granted;
 use me_sync_protocol::reason::{Code, FailureReason};
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 use super::codec;
-use crate::clock::LastSeen;
+use crate::clock::{LastSeen, wall_ms};
 use crate::net::TransportPreference;
 use crate::source::ScanOptions;
 
@@ -98,6 +100,31 @@ pub struct Grant {
     /// Largest chunk in bytes.
     #[n(3)]
     pub max_chunk: u32,
+}
+
+impl From<&Granted> for Grant {
+    fn from(granted: &Granted) -> Self {
+        Self {
+            session: granted.session_id,
+            resume_secret: granted.resume_secret.clone(),
+            lanes: granted.lanes,
+            max_chunk: granted.max_chunk,
+        }
+    }
+}
+
+impl Grant {
+    /// The answer that was given, for a peer that asks again.
+    pub(crate) fn granted(&self, source_name: String) -> Granted {
+        Granted {
+            session_id: self.session,
+            resume_secret: self.resume_secret.clone(),
+            expires_at_ms: wall_ms().saturating_add(limits::SESSION_TTL.as_millis() as u64),
+            lanes: self.lanes,
+            max_chunk: self.max_chunk,
+            source_name,
+        }
+    }
 }
 
 /// What the importer's user allowed.

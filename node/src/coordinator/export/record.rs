@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::PeerId;
+use me_sync_protocol::ids::{Secret, TicketId};
 use me_sync_protocol::reason::Code;
 
 use super::{ExportJob, Source};
@@ -10,10 +11,43 @@ use crate::api::PeerSummary;
 use crate::clock::LastSeen;
 use crate::coordinator::Shared;
 use crate::net::Connected;
-use crate::store::{ExportRecord, SessionStatus};
+use crate::source;
+use crate::store::{ExportRecord, SessionStatus, Write};
 
 /// How often a session that is connected is noted to be alive.
 const TOUCH: Duration = Duration::from_secs(60);
+
+/// The record of an offer that nobody has redeemed. It is written once somebody has.
+pub(in crate::coordinator) fn first_record(
+    ticket: TicketId,
+    ticket_secret: Secret,
+    expires_at_ms: u64,
+    source: &source::Source,
+    source_name: String,
+) -> ExportRecord {
+    let now = LastSeen::now();
+    ExportRecord {
+        ticket,
+        ticket_secret,
+        expires_at_ms,
+        root: source.summary().root.clone(),
+        choices: source.options().into(),
+        source_name,
+        peer: None,
+        peer_name: String::new(),
+        addresses: Vec::new(),
+        grant: None,
+        manifest: None,
+        state: SessionStatus::Open,
+        failed_code: None,
+        created: now,
+        last: now,
+        files: 0,
+        bytes: 0,
+        files_ok: 0,
+        bytes_ok: 0,
+    }
+}
 
 impl ExportJob {
     /// The record as it is now.
@@ -37,7 +71,7 @@ impl ExportJob {
     }
 
     pub(super) fn note_manifest(&mut self) {
-        let Source::Ready(snapshot) = &self.source else { return };
+        let (Source::Ready(snapshot), Some(_)) = (&self.source, &self.session) else { return };
         let manifest = snapshot.manifest();
         self.record.manifest = Some(manifest.sha256());
         self.record.files = u64::from(manifest.counts().files);
@@ -47,7 +81,7 @@ impl ExportJob {
     /// Writes the record, if there is somebody it is about. The store keeps the order.
     pub(super) fn put(&mut self, shared: &Shared) {
         if self.record.peer.is_some() {
-            shared.store.put_export_later(self.record.clone());
+            shared.write_later(Write::PutExport(Box::new(self.record.clone())));
         }
     }
 

@@ -17,6 +17,7 @@ use crate::coordinator::connect::{self, Route};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
 use crate::staging::{self, ApplyError, SealError, Staging};
+use crate::store::Write;
 
 /// How long the end of an applied session may wait for the exporter to hear of it.
 const DELIVERY: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ impl ImportJob {
                 tracing::warn!(files = entries.len(), "staged files are gone or changed; they are asked for again");
                 self.staging = Some(*staging);
                 if let Some((session, _)) = self.party {
-                    shared.store.forget_durable(session, entries.clone());
+                    shared.write_later(Write::ForgetDurable(session, entries.clone()));
                 }
                 return self.input(Input::Unstaged(entries), shared);
             }

@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Detail, ImportJob, Left, Session};
-use crate::api::Role;
 use crate::coordinator::connect::{self, Entry, Established, Key};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
@@ -121,7 +120,7 @@ impl ImportJob {
         if self.superseding || self.dialling.is_some() || now < redial.next || session.core.is_applying() {
             return;
         }
-        let secret = record.resume_secret.clone();
+        let secret = record.grant.resume_secret.clone();
         self.dial(Key::Session { id: session.id, secret, holds: session.core.holds() }, TRY, shared);
     }
 

@@ -1,13 +1,13 @@
 //! What the store knows of the import: enough for a later process to go on, and for people to see.
 
 use me_sync_protocol::message::Granted;
-use me_sync_protocol::reason::{Code, FailureReason};
+use me_sync_protocol::reason::Code;
 
 use super::{ImportJob, Left};
 use crate::api::PeerSummary;
 use crate::clock::LastSeen;
 use crate::coordinator::Shared;
-use crate::store::{FailureRecord, ImportRecord, SessionStatus};
+use crate::store::{FailureRecord, Grant, ImportRecord, SessionStatus, TargetChoices, TicketText, Write};
 
 /// Failed files that are recorded by name.
 const MAX_FAILURES: usize = 10_000;
@@ -20,13 +20,36 @@ impl ImportJob {
         let target = match (&self.target, &self.staging) {
             (Some(target), _) => target.path().to_owned(),
             (None, Some(staging)) => staging.target_path().to_owned(),
-            (None, None) => self.record.as_ref().map(ImportRecord::target_path).unwrap_or_default(),
+            (None, None) => self.record.as_ref().map(|r| r.target.clone()).unwrap_or_default(),
         };
-        let mut record = ImportRecord::new(session, peer.to_bytes(), &self.ticket, granted, &target);
-        record.set_options(&self.options, self.route.transport);
-        record.peer_name = view.peer.map(|p| p.device_name).unwrap_or_default();
-        record.addresses = self.route.addresses.iter().map(ToString::to_string).collect();
-        self.record = Some(record);
+        let now = LastSeen::now();
+        self.record = Some(ImportRecord {
+            session,
+            ticket_text: TicketText::new(self.ticket.to_uri()),
+            ticket: self.ticket.ticket_id,
+            peer,
+            peer_name: view.peer.map(|p| p.device_name).unwrap_or_default(),
+            source_name: granted.source_name.clone(),
+            addresses: self.route.addresses.iter().map(ToString::to_string).collect(),
+            grant: Grant::from(granted),
+            target,
+            choices: TargetChoices {
+                allow_home: self.options.allow_home,
+                fail_if_changed: self.options.fail_if_changed,
+                keep_world_writable: self.options.keep_world_writable,
+                transport: self.route.transport,
+            },
+            manifest: None,
+            state: SessionStatus::Open,
+            failed_code: None,
+            created: now,
+            last: now,
+            files: 0,
+            bytes: 0,
+            files_ok: 0,
+            bytes_ok: 0,
+            told: false,
+        });
         self.put(shared);
     }
 
@@ -74,7 +97,7 @@ impl ImportJob {
         };
         let session = record.session;
         self.put(shared);
-        shared.store.put_failures(session, self.failure_records());
+        shared.write_later(Write::PutFailures(session, self.failure_records()));
     }
 
     fn failure_records(&self) -> Vec<FailureRecord> {
@@ -87,8 +110,8 @@ impl ImportJob {
                 FailureRecord {
                     index,
                     path: manifest.entry(index).map(|e| e.path.as_str().to_owned()).unwrap_or_default(),
-                    reason: FailureReason::as_str(reason).to_owned(),
-                    code: detail.map(|d| d.code.as_str().to_owned()),
+                    reason,
+                    code: detail.map_or(reason.into(), |d| d.code),
                     os_error: detail.and_then(|d| d.os_error),
                     attempts: detail.map_or(1, |d| d.attempts),
                 }
@@ -100,7 +123,7 @@ impl ImportJob {
     fn put(&mut self, shared: &Shared) {
         if let Some(record) = &mut self.record {
             record.last = LastSeen::now();
-            shared.store.put_import_later(record.clone());
+            shared.write_later(Write::PutImport(Box::new(record.clone())));
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use me_sync_protocol::file::{FileReport, Partial, VerifiedFile};
@@ -18,7 +17,7 @@ use super::{ImportJob, Session};
 use crate::api::{OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, SessionInfo, Staging, Target, TargetFacts};
+use crate::staging::{self, FileStamp, SessionInfo, Staging, Target, TargetFacts};
 use crate::store::StoreError;
 
 /// Names of the top of the incoming tree that a review shows.
@@ -178,14 +177,16 @@ impl ImportJob {
     /// Opens what an earlier process staged and looks what of it is whole.
     pub(super) fn open_staging(&mut self, shared: &Shared) {
         let Some(record) = &self.record else { return };
-        let (session, path, options) = (record.session, record.target_path(), self.options.clone());
+        let (session, path, options) = (record.session, record.target.clone(), self.options.clone());
         let (state, stop, hashed) = (shared.state.clone(), self.stop_staging.clone(), self.local_bytes.clone());
         let store = shared.store.clone();
+        let runtime = tokio::runtime::Handle::current();
         // set when the last process had found all that it could reuse
         let looked = record.manifest.is_some();
         self.view.send_modify(|view| view.session_id = Some(session));
         self.off_thread(shared, JobEvent::Opened, move || {
-            let durable = store.durable_blocking(session).map_err(|e| store_failure(&e))?;
+            let durable = runtime.block_on(store.durable(session)).map_err(|e| store_failure(&e))?;
+            let durable = durable.into_iter().map(|(index, stamp)| (index, FileStamp::from_bytes(stamp)));
             match Staging::reopen(&state, session, &options, durable) {
                 Ok(staging) => {
                     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -266,8 +267,8 @@ impl ImportJob {
                     core,
                     link: Link::Down(Redial::soon(now)),
                     conversation: 0,
-                    lanes: record.lanes,
-                    max_chunk: record.max_chunk,
+                    lanes: record.grant.lanes,
+                    max_chunk: record.grant.max_chunk,
                     manifest,
                     meter: Arc::default(),
                     moved_before: 0,
@@ -335,13 +336,18 @@ impl ImportJob {
         let entries = self.checkpoints.begin(now);
         let (checkpointer, store, id) = (staging.checkpointer(), shared.store.clone(), session.id);
         let (events, job) = (shared.events.clone(), self.id);
-        tokio::task::spawn_blocking(move || {
-            let done = match checkpointer.run(&entries) {
-                Ok(stamps) => store.mark_durable_blocking(id, stamps).map_err(|e| store_failure(&e)),
-                Err(e) => Err(described(e.code(), &e)),
+        tokio::spawn(async move {
+            let flushed = tokio::task::spawn_blocking(move || checkpointer.run(&entries)).await;
+            let done = match flushed {
+                Ok(Ok(stamps)) => {
+                    let stamps = stamps.into_iter().map(|(index, stamp)| (index, stamp.to_bytes())).collect();
+                    store.mark_durable(id, stamps).await.map_err(|e| store_failure(&e))
+                }
+                Ok(Err(e)) => Err(described(e.code(), &e)),
+                Err(_) => Err(Failure::of(Code::NodeStopping, Role::Importer)),
             };
             // a coordinator that is gone does not need the news
-            events.blocking_send(Event::Job(job, JobEvent::Checkpointed(done))).ok();
+            events.send(Event::Job(job, JobEvent::Checkpointed(done))).await.ok();
         });
     }
 
@@ -349,6 +355,7 @@ impl ImportJob {
         self.checkpoints.is_running = false;
         match result {
             Ok(()) => self.record_progress(shared),
+            // the disk did not confirm: nothing that is staged can be trusted any more
             Err(failure) if failure.code == Code::IoError => self.stop(failure, shared),
             // the state directory: what arrived so far is not lost, but nothing more can be promised
             Err(failure) => self.suspend(failure, shared),
@@ -370,7 +377,7 @@ pub(super) fn described(code: Code, error: &(dyn std::error::Error + 'static)) -
 }
 
 pub(super) fn store_failure(error: &StoreError) -> Failure {
-    Failure::described(error.code(), crate::errors::chain(error), Some(error.hint()), Role::Importer)
+    Failure::described(error.code(), crate::errors::chain(error), error.hint(), Role::Importer)
 }
 
 pub(super) fn discard(staging: Staging, code: Code) {

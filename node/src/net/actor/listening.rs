@@ -9,10 +9,10 @@ use libp2p::{Multiaddr, Swarm, TransportError};
 use tokio::time::Instant;
 
 use super::Actor;
-use crate::net::address::{Candidate, for_ticket, listen_address, port_of};
+use crate::net::address::{for_ticket, listen_address, listen_port};
 use crate::net::behaviour::Behaviour;
 use crate::net::handle::Listening;
-use crate::net::{NetConfig, NetError, TransportKind};
+use crate::net::{ListenPort, NetConfig, NetError, TransportKind};
 
 /// The addresses of a listener come one by one, one per interface: none for this long means that all are there.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -71,13 +71,8 @@ fn probe_ports(config: &NetConfig) -> Result<(), NetError> {
 
 /// The port an earlier run had on this interface, if nobody else has it now.
 fn remembered_port(config: &NetConfig, ip: IpAddr, kind: TransportKind) -> Option<u16> {
-    let same_family = |other: &Candidate| other.ip.is_ipv4() == ip.is_ipv4() && (ip.is_unspecified() || other.ip == ip);
-    let port = config
-        .remembered
-        .iter()
-        .filter_map(|address| Candidate::parse(address, None))
-        .find(|c| c.transport == kind && same_family(c))
-        .and_then(|c| port_of(&c.address))?;
+    let same = |known: &&ListenPort| known.transport == kind && known.ipv6 == ip.is_ipv6();
+    let port = config.remembered.iter().find(same)?.port;
     let free = match kind {
         TransportKind::Tcp => TcpListener::bind((ip, port)).is_ok(),
         TransportKind::Quic => UdpSocket::bind((ip, port)).is_ok(),
@@ -111,8 +106,8 @@ impl Actor {
         if self.addresses_due().is_none_or(|due| due > now) {
             return;
         }
-        let all: Vec<_> = self.listeners.values().flatten().cloned().collect();
-        let listening = Listening { for_ticket: for_ticket(all.iter()), all };
+        let all = self.listeners.values().flatten();
+        let listening = Listening { for_ticket: for_ticket(all.clone()), ports: all.filter_map(listen_port).collect() };
         for waiter in self.address_waiters.drain(..) {
             if waiter.send(listening.clone()).is_err() {
                 tracing::debug!("nobody waits for the addresses any more");

@@ -222,7 +222,7 @@ impl Actor {
                 self.turn_away(id, &ConnectError::Refused { peer: id, code }, now);
             }
             Response::Refused(code) => self.turn_away(id, &ConnectError::Version { peer: id, code }, now),
-            Response::Granted(_) | Response::Status(_) | Response::Done => {
+            Response::Granted(_) | Response::Resumed(_) | Response::Status(_) | Response::Done => {
                 self.turn_away(id, &ConnectError::Version { peer: id, code: Code::VersionMismatch }, now);
             }
         }

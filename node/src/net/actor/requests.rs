@@ -99,7 +99,7 @@ impl Actor {
             return self.respond(channel, Response::Refused(Code::VersionMismatch));
         }
         let mut redeemer = None;
-        if matches!(request, Request::Redeem(_)) {
+        if matches!(request, Request::Redeem(_) | Request::Resume(_)) {
             redeemer = peer.connections.iter().find(|c| c.id == connection).and_then(|c| Source::of(&c.address));
             if redeemer.is_some_and(|source| !self.redeems.take(source, now)) {
                 return self.respond(channel, Response::Refused(Code::RateLimited));
@@ -118,7 +118,8 @@ impl Actor {
     pub(super) fn on_answer(&mut self, answer: Answer) {
         let response = answer.response.unwrap_or(Response::Refused(Code::Busy));
         // Only guesses count against the limit.
-        if let (Some(source), Response::Granted(_)) = (answer.redeemer, &response) {
+        let is_guess = matches!(response, Response::Refused(Code::TicketInvalid | Code::SessionUnknown));
+        if let (Some(source), false) = (answer.redeemer, is_guess) {
             self.redeems.give_back(source);
         }
         self.respond(answer.channel, response);

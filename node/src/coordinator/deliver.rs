@@ -1,0 +1,55 @@
+//! Results that the exporter has not heard: the process ended, or the link was lost, right after the swap.
+
+use std::time::Duration;
+
+use me_sync_protocol::limits::{MAX_CHUNK, MAX_LANES};
+use me_sync_protocol::reason::Code;
+
+use super::connect::{self, Route};
+use super::expired;
+use crate::net::{NetHandle, parse_addresses};
+use crate::store::{SessionStatus, StoreHandle};
+
+/// Pause before the second try; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// One try takes no longer.
+const TRY: Duration = Duration::from_secs(20);
+
+/// Tells the exporters of earlier sessions how those ended, in a task of its own, as long as the node runs.
+pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
+    tokio::spawn(async move {
+        let Ok(records) = store.imports().await else { return };
+        for mut record in records {
+            if record.state != SessionStatus::Completed || record.told || expired(&record.created, &record.last) {
+                continue;
+            }
+            let route = Route {
+                peer: record.peer,
+                addresses: parse_addresses(&record.addresses),
+                transport: record.choices.transport,
+                timeout: TRY,
+                max_lanes: MAX_LANES,
+                max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
+            };
+            let (net, store) = (net.clone(), store.clone());
+            tokio::spawn(async move {
+                let mut pause = FIRST_PAUSE;
+                while !connect::deliver(&net, &route, record.session, None).await {
+                    if net.is_stopped() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                }
+                tracing::info!(session = %record.session.short(), "the other device knows the result now");
+                record.told = true;
+                if let Err(e) = store.put_import(record).await
+                    && e.code() != Code::NodeStopping
+                {
+                    tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,259 @@
+//! Sessions that outlive their process: which there are, how to go on with one, how to end one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::message::{AbortSession, Request};
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::ticket::{Ticket, TicketRefused};
+
+use super::{ImportError, NodeHandle};
+use crate::api::{JobHandle, Role};
+use crate::clock::LastSeen;
+use crate::coordinator::{self, ResumePlan};
+use crate::net::parse_addresses;
+use crate::source::Source;
+use crate::staging::{self, StageError, TargetOptions};
+use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError};
+
+/// How long the other device has to hear that a session is ended.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A session that can be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Which.
+    pub session: SessionId,
+    /// This side's role.
+    pub role: Role,
+    /// The tree that is read, or the target.
+    pub path: PathBuf,
+    /// The other device's name for itself: escape before printing.
+    pub device_name: String,
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Files and bytes in all; zero while the manifest is not known.
+    pub files: u64,
+    /// See `files`.
+    pub bytes: u64,
+    /// Files that were through when this was last noted.
+    pub files_ok: u64,
+    /// Bytes in them.
+    pub bytes_ok: u64,
+    /// Why it failed, if it did; it can be tried again.
+    pub failed: Option<Code>,
+}
+
+impl Unfinished {
+    /// An import that can be gone on with.
+    pub fn of_import(record: &ImportRecord) -> Option<Self> {
+        (!record.state.is_over()).then(|| Self {
+            session: record.session,
+            role: Role::Importer,
+            path: record.target.clone(),
+            device_name: record.peer_name.clone(),
+            peer_id: record.peer.to_string(),
+            files: record.files,
+            bytes: record.bytes,
+            files_ok: record.files_ok,
+            bytes_ok: record.bytes_ok,
+            failed: record.failed_code,
+        })
+    }
+
+    /// An export that can be gone on with: its ticket was redeemed.
+    pub fn of_export(record: &ExportRecord) -> Option<Self> {
+        let (grant, peer) = (record.grant.as_ref()?, record.peer?);
+        (!record.state.is_over()).then(|| Self {
+            session: grant.session,
+            role: Role::Exporter,
+            path: record.root.clone(),
+            device_name: record.peer_name.clone(),
+            peer_id: peer.to_string(),
+            files: record.files,
+            bytes: record.bytes,
+            files_ok: record.files_ok,
+            bytes_ok: record.bytes_ok,
+            failed: record.failed_code,
+        })
+    }
+}
+
+/// A session cannot be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// There is none of that id here.
+    #[error("no session {session} is on record here", session = session.short())]
+    Unknown {
+        /// Which.
+        session: SessionId,
+    },
+    /// It is over.
+    #[error("session {session} is over", session = session.short())]
+    Over {
+        /// Which.
+        session: SessionId,
+        /// How it ended; none if the tree was applied.
+        code: Option<Code>,
+    },
+    /// This device sends in that session: the same tree has to be offered again.
+    #[error("session {session} sends {root} from this device", session = session.short(), root = root.display())]
+    Sends {
+        /// Which.
+        session: SessionId,
+        /// The tree.
+        root: PathBuf,
+    },
+    /// Its record holds no valid ticket.
+    #[error("the record of this session is damaged")]
+    Damaged(#[from] TicketRefused),
+    /// The session store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What it staged cannot be removed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The node does not take it.
+    #[error("the node does not go on with this session now ({0})")]
+    Refused(Code),
+}
+
+impl ResumeError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } | Self::Sends { .. } => Code::SessionUnknown,
+            Self::Over { code, .. } => code.unwrap_or(Code::SessionUnknown),
+            Self::Damaged(_) => Code::StateCorrupt,
+            Self::Store(e) => e.code(),
+            Self::Stage(e) => e.code(),
+            Self::Refused(code) => *code,
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Sessions that can be gone on with, the oldest first.
+    ///
+    /// # Errors
+    /// The session store cannot be read.
+    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
+        let (imports, exports) = (self.store.imports().await?, self.store.exports().await?);
+        let imports = imports.iter().filter_map(Unfinished::of_import);
+        Ok(imports.chain(exports.iter().filter_map(Unfinished::of_export)).collect())
+    }
+
+    /// Goes on with an import of an earlier process: what is staged is checked, then only what is missing is sent.
+    /// One that failed in every retry round is tried again.
+    ///
+    /// # Errors
+    /// See [`ResumeError`].
+    pub async fn resume(&self, session: SessionId) -> Result<JobHandle, ResumeError> {
+        let Some(record) = self.store.import(session).await? else {
+            return match self.store.export_of(session).await? {
+                Some(record) => Err(ResumeError::Sends { session, root: record.root }),
+                None => Err(ResumeError::Unknown { session }),
+            };
+        };
+        if record.state.is_over() {
+            return Err(ResumeError::Over { session, code: record.failed_code });
+        }
+        // whoever began it agreed to replace the target, unless the question was still open
+        let ask = record.manifest.is_none();
+        self.resume_record(record, ask, Vec::new()).await
+    }
+
+    /// Ends a session that no job works on: the other device is told if it can be reached at once, and what is
+    /// staged goes. Ending one that is over does nothing.
+    ///
+    /// # Errors
+    /// See [`ResumeError`].
+    pub async fn end_session(&self, session: SessionId) -> Result<(), ResumeError> {
+        if let Some(mut record) = self.store.import(session).await? {
+            if record.state.is_over() {
+                return Ok(());
+            }
+            self.say_farewell(&record).await;
+            let state = self.state.clone();
+            let discarded = tokio::task::spawn_blocking(move || staging::discard(&state, session, Code::Aborted)).await;
+            discarded.map_err(|_| ResumeError::Refused(Code::NodeStopping))??;
+            (record.state, record.failed_code) = (SessionStatus::Ended, Some(Code::Aborted));
+            record.last = LastSeen::now();
+            return Ok(self.store.put_import(record).await?);
+        }
+        let Some(mut record) = self.store.export_of(session).await? else {
+            return Err(ResumeError::Unknown { session });
+        };
+        if !record.state.is_over() {
+            (record.state, record.failed_code) = (SessionStatus::Ended, Some(Code::Aborted));
+            record.last = LastSeen::now();
+            self.store.put_export(record).await?;
+        }
+        Ok(())
+    }
+
+    async fn say_farewell(&self, record: &ImportRecord) {
+        let abort = AbortSession { session_id: record.session, code: Code::Aborted };
+        let addresses = parse_addresses(&record.addresses);
+        let told = async {
+            let connected = self.net.connect(record.peer, addresses, record.choices.transport, FAREWELL).await;
+            if connected.is_ok() {
+                // it may be gone; then it learns when it asks
+                self.net.request(record.peer, Request::Abort(abort)).await.ok();
+            }
+        };
+        tokio::time::timeout(FAREWELL, told).await.ok();
+    }
+
+    /// The newest unfinished session that sends this very tree in this way.
+    pub(super) async fn earlier_offer(&self, source: &Source) -> Result<Option<ExportRecord>, StoreError> {
+        let (root, choices) = (&source.summary().root, source.options().into());
+        let mut exports = self.store.exports().await?;
+        exports.retain(|r| !r.state.is_over() && r.grant.is_some() && r.root == *root && r.choices == choices);
+        Ok(exports.into_iter().max_by_key(|record| record.last.wall_ms))
+    }
+
+    /// The session that this ticket has begun, if it can go on into this target.
+    pub(super) async fn begun_with(&self, ticket: &Ticket, target: &Path) -> Result<Option<ImportRecord>, ImportError> {
+        let imports = self.store.imports().await?;
+        // the newest: a ticket opens another session when the source has changed
+        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id) else { return Ok(None) };
+        match record.state {
+            SessionStatus::Ended => Ok(None),
+            SessionStatus::Completed => Err(ImportError::Applied { target: record.target }),
+            SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {
+                if record.target == target {
+                    Ok(Some(record))
+                } else {
+                    Err(ImportError::OtherTarget { target: record.target })
+                }
+            }
+        }
+    }
+
+    pub(super) async fn resume_record(
+        &self,
+        record: ImportRecord,
+        ask: bool,
+        more: Vec<Multiaddr>,
+    ) -> Result<JobHandle, ResumeError> {
+        let ticket = Ticket::parse(record.ticket_text.expose())?;
+        let mut addresses = more;
+        for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new())) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let target_options = TargetOptions {
+            allow_home: record.choices.allow_home,
+            fail_if_changed: record.choices.fail_if_changed,
+            keep_world_writable: record.choices.keep_world_writable,
+            forbidden: vec![self.config.state_dir.clone()],
+        };
+        let (peer, transport) = (record.peer, record.choices.transport);
+        let plan = ResumePlan { ticket, peer, target_options, ask, addresses, transport };
+        self.coordinator.resume(record, plan).await.map_err(ResumeError::Refused)
+    }
+}

@@ -3,10 +3,13 @@
 //! Runs where the bytes are (the writer of the lane), so that chunks never pass the session's core.
 //! A file becomes a [`VerifiedFile`] only here, only after its last byte, only with the right hash.
 
+mod local;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+pub use local::{LocalFile, Partial};
 use sha2::{Digest as _, Sha256};
 
 use crate::frame::{FailedEntry, FileBegin, FileEnd, Frame};

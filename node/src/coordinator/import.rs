@@ -23,7 +23,7 @@ use super::{Event, JobEvent, Shared, control, streams, view};
 use crate::api::{Completion, JobId, JobView, OldTreeSummary, Outcome, Review, Role};
 use crate::clock::RateMeter;
 use crate::link::FrameReader;
-use crate::staging::{self, ApplyError, SessionInfo, StageError, Staging, Target, TargetFacts};
+use crate::staging::{self, ApplyError, SealError, SessionInfo, StageError, Staging, Target, TargetFacts};
 use crate::transfer::recv_lane::RecvLane;
 use crate::transfer::{LaneEvent, LaneMeter, Reports};
 
@@ -540,7 +540,13 @@ fn verify_and_swap(
     job: JobId,
     events: &tokio::sync::mpsc::Sender<Event>,
 ) -> Result<Completion, Failure> {
-    let sealed = staging.seal(&mut |_| {}).map_err(|e| described(e.code(), &e))?;
+    let sealed = staging.seal(&mut |_| {}).map_err(|e| {
+        let failure = described(e.code(), &e);
+        if let SealError::Unstaged { staging, error, .. } = e {
+            discard(*staging, error.code());
+        }
+        failure
+    })?;
     if stop.load(Ordering::Acquire) {
         sealed.discard_because(Code::Aborted).map_err(|e| described(e.code(), &e))?;
         return Err(Failure::of(Code::Aborted, Role::Importer));

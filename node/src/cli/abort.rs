@@ -29,13 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let book = Book::load(globals, stop).await?;
-    if let Some(pid) = book.busy.as_ref().and_then(super::book::Busy::pid) {
-        let error = book.alone().err().unwrap_or_else(|| CliError::usage("unreachable", ""));
-        let hint = format!("stop that one first (Ctrl-C there, or `kill {pid}`): it keeps its session");
-        return Err(CliError { hint, extra: json!({ "pid": pid }), ..error });
-    }
-    let book = book.alone()?;
+    let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
     let found = find(&book, &args.what);
     let unfinished: Vec<_> = found.iter().copied().filter(|known| known.state.is_resumable()).collect();

@@ -11,11 +11,11 @@ use me_sync_node::store::{
     ExportRecord, INACTIVITY_TTL, ImportRecord, LastSeen, SESSION_TTL, SessionStatus, SourceChoices, Store,
 };
 use me_sync_node::{NodeError, Role, StateLock, StateLockError, settle};
-use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::ids::{SessionId, TicketId};
 use me_sync_protocol::reason::Code;
 
 use super::exit::{CliError, Exit};
-use super::globals::Globals;
+use super::globals::{Globals, LOCK_PAUSE, LOCK_TRIES};
 use super::live::{self, Live};
 use super::stop::{Stop, blocking};
 
@@ -29,6 +29,8 @@ pub(crate) struct Known {
     pub(crate) session: SessionId,
     pub(crate) role: Role,
     pub(crate) state: State,
+    /// The ticket that began it, where that is on record.
+    pub(crate) ticket: Option<TicketId>,
     /// The tree that is read, or the target.
     pub(crate) path: PathBuf,
     pub(crate) source_name: Option<String>,
@@ -115,6 +117,7 @@ impl Known {
             session: record.session,
             role: Role::Importer,
             state,
+            ticket: Some(record.ticket),
             path: record.target,
             source_name: Some(record.source_name),
             device_name: record.peer_name,
@@ -135,6 +138,13 @@ impl Known {
         }
     }
 
+    /// The tree beside the target: what is staged or, after a swap, what it replaced.
+    pub(crate) fn beside(&self) -> Option<&Path> {
+        let journal = self.journal.as_ref()?;
+        let swapped = matches!(journal.state, SessionState::Swapped | SessionState::Committed);
+        journal.retained.as_deref().filter(|_| journal.target_existed || !swapped)
+    }
+
     /// None if nobody has redeemed its ticket.
     fn export(record: ExportRecord) -> Option<Self> {
         let (grant, peer) = (record.grant?, record.peer?);
@@ -143,6 +153,7 @@ impl Known {
             session: grant.session,
             role: Role::Exporter,
             state,
+            ticket: Some(record.ticket),
             path: record.root,
             source_name: Some(record.source_name),
             device_name: record.peer_name,
@@ -168,6 +179,7 @@ impl Known {
             session: record.session,
             role: Role::Importer,
             state: State::Journal(record.state),
+            ticket: None,
             path: record.target.clone(),
             source_name: None,
             device_name: record.peer_name.clone(),
@@ -194,6 +206,7 @@ impl Known {
             session: live.session,
             role: live.role,
             state: State::Running,
+            ticket: None,
             path: live.path.clone(),
             source_name: live.view["source_name"].as_str().map(str::to_owned),
             device_name: text("device_name"),
@@ -299,10 +312,18 @@ impl Book {
         Ok(Self { sessions, recovered: Vec::new(), busy: Some(Busy(held)) })
     }
 
-    /// For what needs the state directory for itself.
-    pub(crate) fn alone(self) -> Result<Self, CliError> {
-        let Some(Busy(held)) = self.busy else { return Ok(self) };
-        Err(NodeError::from(held).into())
+    /// For what needs the state directory for itself: waits a little for a process that only looks into it.
+    pub(crate) async fn load_alone(globals: &Globals, stop: &Stop) -> Result<Self, CliError> {
+        let mut tries = 1;
+        loop {
+            let book = Self::load(globals, stop).await?;
+            let Some(Busy(held)) = book.busy else { return Ok(book) };
+            if tries == LOCK_TRIES {
+                return Err(locked(held));
+            }
+            tries += 1;
+            stop.unless(tokio::time::sleep(LOCK_PAUSE)).await?;
+        }
     }
 
     /// The sessions that begin with these digits.
@@ -328,6 +349,23 @@ impl Book {
             [] => Err(Unclear::Nothing(unknown(text))),
             many => Err(Unclear::Several(many.to_vec())),
         }
+    }
+}
+
+/// Another process has the state directory.
+pub(crate) fn locked(held: StateLockError) -> CliError {
+    let pid = match &held {
+        StateLockError::Held { pid, .. } => *pid,
+        StateLockError::Io { .. } => None,
+    };
+    let error = CliError::from(NodeError::from(held));
+    match pid {
+        Some(pid) => CliError {
+            hint: format!("wait until it is done, or stop it (Ctrl-C there, or `kill {pid}`): it keeps its session"),
+            extra: serde_json::json!({ "pid": pid }),
+            ..error
+        },
+        None => error,
     }
 }
 

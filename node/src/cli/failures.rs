@@ -38,7 +38,11 @@ struct Failed {
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let book = Book::load(globals, stop).await?;
+    let mut book = Book::load(globals, stop).await?;
+    if book.busy.is_some() && !book.named(&args.session).iter().any(|known| known.live.is_some()) {
+        // another process has the list, and this session is not its
+        book = Book::load_alone(globals, stop).await?;
+    }
     out.recovered(&book.recovered);
     let known = match book.one(&args.session) {
         Ok(known) => known,
@@ -49,8 +53,6 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     };
     let (failed, total) = match &known.live {
         Some(live) => (of_live(&live.view), live.view["failures_total"].as_u64().unwrap_or(0)),
-        // another process has the list, and this session is not its
-        None if book.busy.is_some() => return Err(book.alone().err().unwrap_or_else(no_list)),
         None => {
             let (state_dir, session) = (globals.state_dir()?, known.session);
             let records = stop.unless(blocking(move || of_store(&state_dir, session))).await???;
@@ -66,10 +68,6 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     out.success(json!({ "session_id": known.session.to_string(), "failures": failed.len(), "total": total }));
     Ok(())
-}
-
-fn no_list() -> CliError {
-    CliError::usage("the list is not to be had now", "try again when the other me-sync is done")
 }
 
 fn of_store(state_dir: &Path, session: SessionId) -> Result<Vec<Failed>, CliError> {

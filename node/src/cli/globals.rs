@@ -17,8 +17,8 @@ use super::out::Out;
 use super::stop::Stop;
 
 /// How often, and how long, a node waits for a command that only looks into the state directory.
-const LOCK_TRIES: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const LOCK_TRIES: u32 = 10;
+pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which transport to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

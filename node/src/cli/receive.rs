@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use me_sync_node::staging::{SessionState, StateDir, TargetOptions};
-use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle};
+use me_sync_node::staging::TargetOptions;
+use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 
+use super::book::Book;
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
 use super::out::Out;
-use super::stop::{Stop, blocking};
+use super::stop::Stop;
 use super::ticket_input::TicketSource;
 use super::{human, prompt};
 
@@ -64,10 +65,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
-    if answer == Answer::Unable && has_entries(&args.dir) && !is_begun(globals, &args.dir).await? {
+    let ticket = from.read(out, stop).await?;
+    if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&ticket, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
-    let ticket = from.read(out, stop).await?;
     let options = ImportOptions {
         // with --yes the answer is given here, so that what it agrees to is shown all the same
         consent: Consent::Ask,
@@ -125,18 +126,9 @@ fn has_entries(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// An unfinished session goes into this directory: whoever began it has agreed to replace it.
-async fn is_begun(globals: &Globals, dir: &Path) -> Result<bool, CliError> {
-    let (state_dir, dir) = (globals.state_dir()?, dir.to_owned());
-    blocking(move || {
-        let Ok(dir) = dir.canonicalize() else { return false };
-        if !state_dir.exists() {
-            return false;
-        }
-        // what is wrong with the state directory is said when it is used
-        let records = StateDir::open(&state_dir).and_then(|state| state.sessions()).unwrap_or_default();
-        let unfinished = |state| matches!(state, SessionState::Receiving | SessionState::Verified);
-        records.iter().any(|record| unfinished(record.state) && record.target == dir)
-    })
-    .await
+/// Has the ticket begun a session? Whoever did that has agreed to replace what is there.
+async fn has_begun(ticket: &Ticket, globals: &Globals, out: Out, stop: &Stop) -> Result<bool, CliError> {
+    let book = Book::load_alone(globals, stop).await?;
+    out.recovered(&book.recovered);
+    Ok(book.sessions.iter().any(|known| known.role == Role::Importer && known.ticket == Some(ticket.ticket_id)))
 }

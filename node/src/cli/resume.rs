@@ -47,7 +47,7 @@ pub(crate) enum Verb {
 }
 
 pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let book = Book::load(globals, stop).await?.alone()?;
+    let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
     let known = choose(&book, args.session.as_deref(), verb, out)?;
     announce(known, verb, out);

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     if let Some(busy) = &book.busy {
         let who = busy.pid().map(|pid| format!(" (process {pid})")).unwrap_or_default();
-        out.say(format_args!("another me-sync{who} is at work; sends of earlier ones are listed when it is done"));
+        out.say(format_args!("another me-sync{who} is at work; earlier sends are listed when it is done"));
     }
     out.success(json!({ "sessions": shown, "total": total, "unfinished": unfinished,
         "busy_pid": book.busy.as_ref().and_then(super::book::Busy::pid) }));
@@ -123,7 +123,7 @@ pub(crate) fn fields(known: &Known) -> Value {
     let path = known.path.to_string_lossy();
     let unfinished = known.state.is_unfinished();
     let journal = known.journal.as_ref();
-    let beside = journal.and_then(|j| j.retained.as_ref()).map(|r| r.to_string_lossy());
+    let beside = known.beside().map(|at| at.to_string_lossy());
     let unless_zero = |ms: u64| (ms > 0).then_some(ms);
     json!({
         "session_id": known.session.to_string(),

@@ -98,7 +98,7 @@ fn lines(known: &Known) -> Vec<(&'static str, String)> {
     all.push(("bytes", sessions::bytes(known)));
     all.extend(known.live.as_ref().map(live).unwrap_or_default());
     if let Some(journal) = &known.journal {
-        let beside = journal.retained.as_ref().map(|at| human::path(at));
+        let beside = known.beside().map(human::path);
         let name = if known.state.is_unfinished() { "staging" } else { "kept old tree" };
         all.extend(beside.map(|at| (name, at)));
         let kept = matches!(known.state, State::Journal(SessionState::Swapped | SessionState::Committed));

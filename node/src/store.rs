@@ -10,7 +10,7 @@
 mod actor;
 mod codec;
 mod durable;
-mod error;
+pub(crate) mod error;
 pub(crate) mod file;
 mod record;
 mod sweep;

@@ -43,7 +43,7 @@ pub(super) const WRITER_QUEUE: usize = 64;
 const KEEP_DAYS: u32 = 90;
 /// A hash that is used is marked so once in this many days.
 const REFRESH_DAYS: u32 = 7;
-/// Most hashes kept; about 100 bytes each.
+/// Most hashes kept; about 160 bytes each.
 const MAX_HASHES: u64 = 2_000_000;
 
 /// Before hashing began, a file must have been left alone for this long: longer than any clock tick of a kernel.

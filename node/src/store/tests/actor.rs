@@ -45,7 +45,7 @@ async fn who_does_not_wait_is_told_when_the_queue_is_full_and_who_waits_gets_thr
     let ((busy, started), (release, gate)) = (mpsc::channel(), mpsc::channel());
     let blocking = tokio::spawn({
         let store = store.clone();
-        async move { store.call(move |_| Ok(busy.send(()).and_then(|()| Ok(gate.recv().ok())).is_ok())).await }
+        async move { store.call(move |_| Ok(busy.send(()).is_ok() && gate.recv().is_ok())).await }
     });
     tokio::task::spawn_blocking(move || started.recv().unwrap()).await.unwrap();
     let port = |port: usize| Write::PutPorts(vec![ListenPort { ipv6: false, quic: false, port: port as u16 }]);

@@ -1,5 +1,7 @@
 //! Power cuts: a disk that keeps what was flushed, and of later writes any part in any order.
 
+#![expect(clippy::print_stderr, reason = "the numbers are what the run was for")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
@@ -133,7 +135,7 @@ fn a_power_cut_at_any_moment_leaves_every_finished_write_and_no_part_of_another(
             pending.drain(..).for_each(|step| play(&mut flushed, step));
         }
     }
-    println!("{cuts} power cuts in {} steps", steps.len());
+    eprintln!("{cuts} power cuts in {} steps", steps.len());
     assert!(cuts > 100);
 }
 

@@ -1,3 +1,5 @@
+#![expect(clippy::print_stderr, reason = "the numbers are what the run was for")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
@@ -150,7 +152,7 @@ fn a_million_durable_entries_are_stored_in_16_mib_and_read_at_once() {
     let began = Instant::now();
     let store = Store::open(dir.path()).unwrap();
     let opened = began.elapsed();
-    println!("wrote in {wrote:?} (20 commits), read in {read:?}, opened in {opened:?}, {} KiB", size >> 10);
+    eprintln!("wrote in {wrote:?} (20 commits), read in {read:?}, opened in {opened:?}, {} KiB", size >> 10);
     assert!(size < 40 << 20, "{size}");
     drop(store);
 }

@@ -3,7 +3,8 @@
 //! A hash counts only for the very file it was made of: same device, inode, size, modification and change time. It is
 //! only a cache: a damaged one is replaced by an empty one, and nothing fails for want of it. Hashes of files that were
 //! changed just before they were read are not kept, since one more change could bear the same times. What still gets by
-//! (a clock set back, a file system without real change times) is found by the importer, who checks every byte.
+//! (a clock set back, a file system without real change times) is found by the importer, who checks every byte; then
+//! [`HashCache::forget`] makes the next send read those files again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use me_sync_protocol::ids::Digest;
+use me_sync_protocol::ids::{Digest, EntryIndex};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
 
+use super::read::Snapshot;
 use super::tree::Stamp;
 use crate::clock;
 use crate::store::StoreError;
@@ -81,6 +83,23 @@ impl HashCache {
             other => other,
         }?;
         Ok(Self { db, path })
+    }
+
+    /// Forgets what is known of these files of a snapshot: their bytes turned out to be others.
+    ///
+    /// # Errors
+    /// Writing failed; all is known still.
+    pub fn forget(&self, snapshot: &Snapshot, files: &[EntryIndex]) -> Result<(), StoreError> {
+        let forget = || {
+            let txn = self.db.begin_write()?;
+            let mut table = txn.open_table(HASHES)?;
+            for file in files.iter().filter_map(|index| snapshot.identity(*index)) {
+                table.remove(file)?;
+            }
+            drop(table);
+            Ok(txn.commit()?)
+        };
+        forget().map_err(|fault: Fault| fault.at(&self.path))
     }
 
     /// What is known of these files. A cache that cannot be read knows nothing.

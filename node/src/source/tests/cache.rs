@@ -137,6 +137,17 @@ fn a_known_hash_is_taken_from_the_cache_and_only_for_the_very_stamp() {
 }
 
 #[test]
+fn a_forgotten_file_is_read_again_and_no_other() {
+    let (ground, state) = (settled_tree(), tempfile::tempdir().unwrap());
+    let cache = HashCache::open(state.path()).unwrap();
+    let (snapshot, _) = hash(&ground, &cache).unwrap();
+    let wrong = ["small/2/2", "small/3/10", "small"].map(|path| index_of(&snapshot, path));
+    cache.forget(&snapshot, &wrong).unwrap();
+    assert_eq!(hash(&ground, &cache).unwrap().1, (2, 3));
+    assert_eq!(hash(&ground, &cache).unwrap().1, (0, 0));
+}
+
+#[test]
 fn a_file_that_was_changed_within_a_tick_before_hashing_is_not_kept() {
     let at = |ctime| Stamp { ctime, ..stamp(1) };
     let began = Duration::new(1000, 500_000_000);
@@ -165,7 +176,7 @@ fn what_was_hashed_before_an_error_is_known_the_next_time() {
 }
 
 #[test]
-fn a_damaged_cache_is_replaced_and_one_in_use_or_of_another_user_is_not() {
+fn a_damaged_cache_is_replaced_and_one_in_use_or_a_directory_in_its_place_is_not() {
     let (ground, state) = (settled_tree(), tempfile::tempdir().unwrap());
     let path = state.path().join(CACHE_FILE);
     let cache = HashCache::open(state.path()).unwrap();

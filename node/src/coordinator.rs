@@ -459,7 +459,7 @@ impl Coordinator {
         let events = self.shared.events.clone();
         tokio::task::spawn_blocking(move || {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, &progress, &stop).map(Arc::new);
+            let hashed = source.hash(threads, None, &progress, &stop).map(Arc::new);
             // a coordinator that is gone does not need the news
             events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
         });

@@ -440,27 +440,19 @@ impl Coordinator {
         };
         let earlier = earlier.filter(|record| !is_live(record));
         let continues = earlier.is_some();
-        let record = match earlier {
-            Some(record) => {
-                self.tickets.restore(id, &record);
-                record
-            }
-            None => {
-                let name = source
-                    .summary()
-                    .root
-                    .file_name()
-                    .map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
-                let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
-                export::first_record(ticket, secret, expires_at_ms, &source, name)
-            }
-        };
-        let parts = TicketParts { id: record.ticket, secret: record.ticket_secret.clone(), expires_at_ms, continues };
+        // a ticket for whoever comes, and besides it the earlier session, for its own importer only
+        let name = source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+        let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
+        let parts = TicketParts { id: ticket, secret: secret.clone(), expires_at_ms, continues };
+        let fresh = export::first_record(ticket, secret, expires_at_ms, &source, name);
+        if let Some(record) = &earlier {
+            self.tickets.restore(id, record);
+        }
         let (view, watch) = watch::channel(JobView::new(Role::Exporter));
         let hashing = Arc::new(HashProgress::default());
         let stop_hashing = Arc::new(AtomicBool::new(false));
         self.hash(id, source, hashing.clone(), stop_hashing.clone());
-        let start = export::Start { hashing, stop_hashing, expires, record };
+        let start = export::Start { hashing, stop_hashing, expires, fresh, earlier };
         self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, start, &self.shared))));
         Ok((parts, JobHandle { id, view: watch, coordinator: self.handle.clone() }))
     }

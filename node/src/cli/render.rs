@@ -239,7 +239,7 @@ fn line(view: &JobView) -> String {
     let waiting = view.role == Role::Exporter && view.peer.is_none();
     let mut text = match p.detail.as_str() {
         "" if waiting => "waiting for the other device".to_owned(),
-        "" => view.phase.to_string(),
+        "" => "starting".to_owned(),
         detail => escaped(detail).to_string(),
     };
     if p.files_total > 0 {

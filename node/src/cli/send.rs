@@ -28,6 +28,8 @@ The ticket is the only line on stdout. Whoever has it can take the tree once.
 A lost connection is waited out. Stopped and typed again, it goes on with the
 device that had begun; --new makes a ticket for another one instead.";
 
+/// The shortest time that a rate is worth to be told of.
+const SHORTEST: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, clap::Args)]
@@ -149,7 +151,7 @@ fn show_continued(offer: &Offer, known: &Unfinished, globals: &Globals, out: Out
     out.say(format_args!("continuing session {session} with {device}"));
     if known.files > 0 {
         let all = human::count(known.files, "file");
-        out.say(format_args!("{} of {all} were there when it stopped", human::number(known.files_ok)));
+        out.say(format_args!("{} of {all} were sent when it stopped", human::number(known.files_ok)));
     }
     out.say("If me-sync does not run there any more, type this on that device:");
     out.say(format_args!("  me-sync resume {session}"));
@@ -193,7 +195,8 @@ pub(crate) fn totals(done: &Completion, time: Duration, place: &str, out: Out) {
     }
     if time > Duration::ZERO {
         text += &format!(" in {}", human::duration(time));
-        if done.payload_bytes > 0 {
+        // the rate of a moment says nothing
+        if done.payload_bytes > 0 && time >= SHORTEST {
             text += &format!(" ({})", human::rate(done.payload_bytes, time));
         }
     }

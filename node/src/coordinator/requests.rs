@@ -109,7 +109,8 @@ impl Coordinator {
                 let proven = job.resume_secret().is_some_and(|secret| {
                     proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
                 });
-                let resumed = if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
+                let resumed =
+                    if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
                 return Some(match resumed {
                     Ok(resumed) => Response::Resumed(resumed),
                     Err(code) => {

@@ -3,6 +3,7 @@
 mod conversation;
 mod invariants;
 mod pair;
+mod simulation;
 mod states;
 mod tree;
 mod violations;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use me_sync_protocol::exporter;
-use me_sync_protocol::file::Violation;
 use me_sync_protocol::frame::{
     Abort, FinalizeRequest, Frame, IndexRange, ManifestEnd, PartialFile, PendingList, PhaseEnd, Progress, RetryBegin,
     RetryEnd,
@@ -213,7 +212,7 @@ fn a_bulk_that_promises_files_and_sends_none_times_out() {
     core.handle(Moment::default(), importer::Input::Frame(end)).expect("legal");
     core.handle(Moment(STALL), importer::Input::Tick).expect("no violation");
     let outputs = drain_importer(&mut core);
-    assert!(matches!(outputs.last(), Some(importer::Output::Over(Err(Code::Timeout)))), "{outputs:?}");
+    assert!(matches!(outputs.last(), Some(importer::Output::Suspended { reset: true })), "{outputs:?}");
 }
 
 // A51
@@ -232,7 +231,8 @@ fn an_exporter_that_gives_signs_of_life_but_does_not_go_on_times_out() {
             core.handle(now, importer::Input::Frame(alive.clone())).expect("legal");
         }
         let outputs = drain_importer(&mut core);
-        assert!(matches!(outputs.last(), Some(importer::Output::Over(Err(Code::Timeout)))), "{phase}: {outputs:?}");
+        let suspended = matches!(outputs.last(), Some(importer::Output::Suspended { reset: true }));
+        assert!(suspended && core.is_waiting(), "{phase}: {outputs:?}");
     }
 }
 
@@ -288,9 +288,40 @@ fn ranges_that_name_what_is_not_there_are_refused() {
         "again in part two",
     );
     exporter_refuses(Out::Asking, pending_list(Vec::new(), true), Code::FrameUnexpected, "an empty part");
-    let partial = vec![PartialFile { index: EntryIndex(0), offset: 1 }];
-    let list = Frame::PendingList(PendingList { ranges: vec![range(0, 2)], partial, more: false });
-    exporter_refuses(Out::Asking, list, Code::OffsetMismatch, "an offset that nobody kept");
+}
+
+// A57
+#[test]
+fn partial_files_that_cannot_be_are_refused() {
+    let range = |start, len| IndexRange { start: EntryIndex(start), len };
+    let some = |partial: &[(u32, u64)]| -> Vec<PartialFile> {
+        partial.iter().map(|(index, offset)| PartialFile { index: EntryIndex(*index), offset: *offset }).collect()
+    };
+    let list =
+        |ranges, partial: &[(u32, u64)], more| Frame::PendingList(PendingList { ranges, partial: some(partial), more });
+    for (what, ranges, partial, code) in [
+        ("no byte", vec![range(0, 2)], &[(0, 0)][..], Code::OffsetMismatch),
+        ("past the end", vec![range(0, 2)], &[(0, 4)], Code::OffsetMismatch),
+        ("far past the end", vec![range(0, 2)], &[(1, u64::MAX)], Code::OffsetMismatch),
+        ("not asked for", vec![range(0, 1)], &[(1, 1)], Code::FrameUnexpected),
+        ("nothing asked for", vec![], &[(0, 1)], Code::FrameUnexpected),
+        ("a directory", vec![range(0, 4)], &[(2, 1)], Code::FrameUnexpected),
+        ("far away", vec![range(0, 4)], &[(u32::MAX, 1)], Code::FrameUnexpected),
+        ("twice", vec![range(0, 2)], &[(0, 1), (0, 1)], Code::FrameUnexpected),
+        ("descending", vec![range(0, 2)], &[(1, 1), (0, 1)], Code::FrameUnexpected),
+    ] {
+        exporter_refuses(Out::Asking, list(ranges, partial, false), code, what);
+    }
+    // a partial file travels in the frame of its range
+    exporter_refuses(Out::HalfAsked, list(vec![range(1, 1)], &[(0, 1)], false), Code::FrameUnexpected, "too late");
+    let mut core = exporter_at(Out::Asking, &tree());
+    let whole = list(vec![range(0, 2)], &[(0, 3), (1, 1)], false);
+    core.handle(Moment::default(), exporter::Input::Frame(whole)).expect("an offset may be the size");
+    let outputs = drain_exporter(&mut core);
+    let [exporter::Output::SendFiles { entries, partial }] = outputs.as_slice() else { panic!("{outputs:?}") };
+    assert_eq!((entries.len(), partial.as_slice()), (2, &some(&[(0, 3), (1, 1)])[..]));
+    let counters = core.counters();
+    assert_eq!((counters.files_ok, counters.bytes_done, counters.bytes_total), (0, 4, 8));
 }
 
 // A57

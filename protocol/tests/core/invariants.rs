@@ -122,6 +122,12 @@ enum Act {
     Accept,
     Pass(u64),
     Sent(u64),
+    /// The connection is lost, or there is another.
+    Lost,
+    Again(bool),
+    /// Request `result`; sealing found a file missing.
+    Result(Option<Code>),
+    Unstaged(u32),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -132,6 +138,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::Accept),
         1 => (0..40_000_u64).prop_map(Act::Pass),
         2 => (0..4_u64).prop_map(Act::Sent),
+        1 => Just(Act::Lost),
+        2 => any::<bool>().prop_map(Act::Again),
+        1 => prop_oneof![Just(None), Just(Some(Code::NoSpace))].prop_map(Act::Result),
+        1 => (0..5_u32).prop_map(Act::Unstaged),
     ];
     vec(act, 1..40)
 }
@@ -206,7 +216,22 @@ proptest! {
                     now = now.after(Duration::from_millis(ms));
                     core.handle(now, importer::Input::Tick).expect("ours");
                 }
-                Act::Sent(_) => {}
+                Act::Lost => core.handle(now, importer::Input::Lost).expect("ours"),
+                Act::Again(_) => {
+                    // the old lanes end before
+                    for partial in lanes.take().into_iter().flat_map(|(_, lanes)| lanes).filter_map(LaneReceiver::suspend) {
+                        core.handle(now, importer::Input::Suspended(partial)).expect("ours");
+                    }
+                    core.handle(now, importer::Input::Lost).expect("ours");
+                    core.handle(now, importer::Input::Resumed).expect("ours");
+                }
+                Act::Unstaged(index) => {
+                    if core.is_applying() && kept[usize::from(index == 1)] == 1 {
+                        kept[usize::from(index == 1)] = 0;
+                    }
+                    core.handle(now, importer::Input::Unstaged(vec![EntryIndex(index)])).expect("ours");
+                }
+                Act::Sent(_) | Act::Result(_) => {}
                 Act::Lane(n, frame) => frames.push((n, frame)),
                 Act::WholeFile(n, index) => {
                     let index = EntryIndex(index);
@@ -257,7 +282,7 @@ proptest! {
     fn an_exporter_survives_any_importer(at in prop::sample::select(Out::ALL.to_vec()), acts in acts()) {
         let tree = hostile_tree();
         let mut core = exporter_at(at, &tree);
-        let (mut now, mut over, mut served) = (Moment::default(), false, 0);
+        let (mut now, mut over, mut served, mut conversations) = (Moment::default(), false, 0, 1);
         for act in acts {
             match act {
                 Act::Control(frame) | Act::Lane(_, frame) => {
@@ -274,10 +299,22 @@ proptest! {
                 Act::Sent(files) => {
                     core.handle(now, exporter::Input::Sent { files, bytes: 4 * files, failed: Vec::new() }).expect("ours");
                 }
-                Act::Accept | Act::WholeFile(..) => {}
+                Act::Lost => core.handle(now, exporter::Input::Lost).expect("ours"),
+                Act::Again(holds) => {
+                    let importer_holds = holds.then(|| tree.manifest.sha256());
+                    core.handle(now, exporter::Input::Opened { importer_holds }).expect("ours");
+                    conversations += 1;
+                }
+                Act::Result(failed) => {
+                    let (finalizing, was_over) = (core.is_finalizing(), over);
+                    core.handle(now, exporter::Input::Result(failed)).ok();
+                    let done = core.phase() == me_sync_protocol::progress::Phase::Completed;
+                    prop_assert!(was_over || done == (finalizing && failed.is_none()));
+                }
+                Act::Accept | Act::WholeFile(..) | Act::Unstaged(_) => {}
             }
             let outputs = drain_exporter(&mut core);
-            prop_assert!(outputs.len() <= 3, "{outputs:?}");
+            prop_assert!(outputs.len() <= 6, "{outputs:?}");
             for output in outputs {
                 prop_assert!(!over, "{output:?} after the end");
                 match output {
@@ -286,7 +323,7 @@ proptest! {
                     exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
                 }
             }
-            prop_assert!(served <= 8, "each of two files four times at most");
+            prop_assert!(served <= 8 * conversations, "each of two files four times in a conversation at most");
         }
     }
 }

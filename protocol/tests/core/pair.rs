@@ -324,6 +324,15 @@ impl Pair {
         self.conns.len() as u64
     }
 
+    /// The most content bytes that may leave the exporter when nothing is spoilt on the way: the tree, what each
+    /// connection held under way, and what crashes damaged, continued in vain and sent whole.
+    pub(crate) fn most_payload(&self) -> u64 {
+        let under_way = 2 * self.scenario.lanes.max(1) * WINDOW * CHUNK;
+        let size = |index: &EntryIndex| self.target().manifest.entry(*index).map_or(0, |e| e.size());
+        let damaged: u64 = self.disk.lost.iter().map(size).sum();
+        self.target().manifest.total_bytes() + under_way as u64 * (self.dials() - 1) + 2 * damaged
+    }
+
     /// Files that were on the importer's device before.
     pub(crate) fn found(&self) -> &BTreeSet<EntryIndex> {
         &self.disk.found

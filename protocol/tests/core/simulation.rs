@@ -59,6 +59,10 @@ fn play(seed: u64, tally: &mut Tally) {
     if !waits && !faults.iter().any(hopeless) && faults.iter().map(corrupts).sum::<u32>() <= 3 {
         assert_eq!(pair.outcome(), (Some(Ok(())), Some(Ok(()))), "what can be healed is healed\n{}", pair.report());
     }
+    let spoilt = |f: &Fault| corrupts(f) > 0 || matches!(f, Fault::Rot { .. } | Fault::Edit { .. });
+    if !faults.iter().any(spoilt) {
+        assert!(pair.payload <= pair.most_payload(), "{} bytes are too many\n{}", pair.payload, pair.report());
+    }
     tally.runs += 1;
     tally.steps += pair.log.len() as u64;
     tally.dials += pair.dials();

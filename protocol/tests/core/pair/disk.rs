@@ -26,6 +26,8 @@ pub(super) struct Disk {
     pub(super) writing: BTreeSet<EntryIndex>,
     /// Those that were on this device before.
     pub(super) found: BTreeSet<EntryIndex>,
+    /// Those that crashes damaged, once for each time.
+    pub(super) lost: Vec<EntryIndex>,
 }
 
 impl Disk {
@@ -35,13 +37,15 @@ impl Disk {
 
     /// What was not durable is kept, cut short, damaged or gone.
     fn damage(&mut self, mut seed: u64) {
-        let durable = &self.durable;
+        let (durable, lost) = (&self.durable, &mut self.lost);
         self.files.retain(|index, bytes| {
             let drawn = if seed == 0 { 0 } else { draw(&mut seed) };
             let at = usize::try_from(drawn >> 8).unwrap_or(0) % (bytes.len() + 1);
+            if durable.contains(index) || drawn % 6 < 3 {
+                return true;
+            }
+            lost.push(*index);
             match drawn % 6 {
-                _ if durable.contains(index) => {}
-                0..3 => {}
                 3 => bytes.truncate(at),
                 4 => bytes[at..].fill(0),
                 _ => return false,

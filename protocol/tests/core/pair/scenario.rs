@@ -101,8 +101,8 @@ impl Scenario {
         scenario.apply = [Duration::ZERO, Duration::from_secs(45)][below(2)];
         scenario.found = [0, 0, 2, 1][below(4)];
         scenario.rude = below(2) == 0;
-        for _ in 0..below(7) {
-            let (file, times, step) = (below(10), [1, 1, 1, 2][below(4)], below(180));
+        for _ in 0..below(10) {
+            let (file, times, step) = (below(10), [1, 1, 1, 2][below(4)], below(250));
             let side = [Side::Exporter, Side::Importer][below(2)];
             scenario.faults.push(match below(32) {
                 0..8 => Fault::Disconnect { step },

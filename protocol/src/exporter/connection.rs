@@ -73,7 +73,11 @@ impl Exporter {
             // SPEC §5.8
             let waiting = std::mem::take(&mut self.waiting);
             let progress = Progress { phase: self.phase(), counters: self.counters, waiting };
-            self.send(Frame::Progress(progress));
+            // one that a slow control stream has not taken yet makes way for the newer
+            match self.outputs.back_mut() {
+                Some(Output::Send(Frame::Progress(last))) if last.phase == progress.phase => last.renew(progress),
+                _ => self.send(Frame::Progress(progress)),
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod conversation;
 mod invariants;
 mod pair;
+mod resume;
 mod simulation;
 mod states;
 mod tree;

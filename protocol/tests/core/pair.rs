@@ -31,6 +31,8 @@ pub(crate) use scenario::{Fault, Scenario, Side, Step};
 pub(crate) const CHUNK: usize = 64;
 /// Frames a lane holds before its sender must wait.
 pub(crate) const WINDOW: usize = 4;
+/// Frames a control stream takes before its node must wait.
+const ROOM: usize = 3;
 /// More steps than any honest run takes.
 const MAX_STEPS: usize = 20_000;
 
@@ -234,6 +236,9 @@ impl Pair {
             Step::Stop(Side::Exporter) => self.export(exporter::Input::Stop(Code::Aborted)),
             Step::Stop(Side::Importer) => self.import(importer::Input::Stop(Code::Aborted)),
         }
+        // a control stream may have room again
+        self.pump_exporter();
+        self.pump_importer();
         self.check();
     }
 

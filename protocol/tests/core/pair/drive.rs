@@ -6,11 +6,11 @@ use std::time::Duration;
 use me_sync_protocol::exporter;
 use me_sync_protocol::frame::Frame;
 use me_sync_protocol::importer;
-use me_sync_protocol::limits::MAX_LIST;
+use me_sync_protocol::limits::{KEEPALIVE, MAX_LIST};
 use me_sync_protocol::reason::Code;
 
 use super::conn::End;
-use super::{Fault, LONG, Pair, Side, Step, WINDOW, draw};
+use super::{Fault, LONG, Pair, ROOM, Side, Step, WINDOW, draw};
 
 impl Pair {
     pub(super) fn next(&mut self) -> Option<Step> {
@@ -134,11 +134,21 @@ impl Pair {
     }
 
     pub(super) fn export(&mut self, input: exporter::Input) {
-        let before = self.exporter_over;
         if let Err(violation) = self.exporter.handle(self.now, input) {
             self.violations.push((Side::Exporter, violation));
         }
+        self.pump_exporter();
+    }
+
+    /// Drains the core, as far as the control stream takes frames.
+    pub(super) fn pump_exporter(&mut self) {
+        let before = self.exporter_over;
         for n in 0.. {
+            let conn = &self.conns[self.exporter_on];
+            if conn.to_importer.len() >= ROOM && conn.exporter == End::Open && !self.exporter.lets_go() {
+                self.deadlines[0] = Some(self.now.after(KEEPALIVE));
+                return;
+            }
             self.assert(n < self.most_outputs(), "the exporter's outputs are bounded");
             match self.exporter.poll_output() {
                 exporter::Output::Send(frame) => {
@@ -179,11 +189,24 @@ impl Pair {
         if self.importer_down {
             return;
         }
-        let before = self.importer_over;
         if let Err(violation) = self.importer.handle(self.now, input) {
             self.violations.push((Side::Importer, violation));
         }
+        self.pump_importer();
+    }
+
+    /// Drains the core, as far as the control stream takes frames.
+    pub(super) fn pump_importer(&mut self) {
+        if self.importer_down {
+            return;
+        }
+        let before = self.importer_over;
         for n in 0.. {
+            let conn = &self.conns[self.importer_on];
+            if conn.to_exporter.len() >= ROOM && conn.importer == End::Open && !self.importer.lets_go() {
+                self.deadlines[1] = Some(self.now.after(KEEPALIVE));
+                return;
+            }
             self.assert(n < self.most_outputs(), "the importer's outputs are bounded");
             match self.importer.poll_output() {
                 importer::Output::Send(frame) => {

@@ -2,6 +2,8 @@
 
 mod conversation;
 mod invariants;
+mod lists;
+mod losses;
 mod pair;
 mod resume;
 mod simulation;

@@ -12,6 +12,7 @@ use me_sync_protocol::reason::Code;
 
 use crate::pair::{Fault, Pair, Scenario};
 
+#[expect(clippy::disallowed_methods, reason = "a test may be told which seeds to play")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -140,6 +141,7 @@ fn thousands_of_runs_end_old_or_new_and_send_nothing_twice() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what the runs met is the result")]
 #[ignore = "minutes: 100,000 runs, or as many as ME_SYNC_SEEDS says"]
 fn simulation_of_a_hundred_thousand_runs() {
     let tally = play_all(number("ME_SYNC_FIRST_SEED", 1), number("ME_SYNC_SEEDS", 100_000));

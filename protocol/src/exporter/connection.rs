@@ -15,6 +15,7 @@ impl Exporter {
         self.state = State::Preparing;
         self.connected = true;
         self.importer_holds = importer_holds;
+        self.peer = None;
         self.waiting = false;
         self.liveness = Liveness::new(now);
         self.offer_manifest(now);
@@ -26,7 +27,6 @@ impl Exporter {
             return;
         }
         self.connected = false;
-        self.peer = None;
         self.state = State::Waiting;
         self.drop_outputs();
         self.outputs.push_back(Output::Suspended { reset });

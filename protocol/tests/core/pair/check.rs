@@ -1,6 +1,9 @@
 //! What must hold after every step, whatever goes wrong.
 
-use me_sync_protocol::frame::Frame;
+use std::collections::BTreeSet;
+
+use me_sync_protocol::frame::{Frame, PartialFile, PendingList};
+use me_sync_protocol::ids::EntryIndex;
 
 use super::conn::End;
 use super::{Fault, Pair};
@@ -51,6 +54,19 @@ impl Pair {
             self.assert(grows, "what is verified stays verified");
             self.importer_counters = importer;
         }
+    }
+
+    /// The importer asks for what it lacks, from where it lacks it: nothing else is ever sent.
+    pub(super) fn check_list(&self, list: &PendingList) {
+        let asked = list.ranges.iter().flat_map(|range| range.start.0..range.start.0 + range.len).map(EntryIndex);
+        let tree = self.target();
+        let is_file = |index: &EntryIndex| tree.manifest.entry(*index).is_some_and(|e| e.is_file());
+        let asked: BTreeSet<_> = asked.filter(is_file).collect();
+        let lacking = tree.manifest.indices().filter(is_file).filter(|index| !self.disk.ok.contains(index));
+        self.assert(asked == lacking.collect(), "what is not verified is asked for, and nothing else");
+        let unfinished = self.disk.files.iter().filter(|(index, _)| !self.disk.ok.contains(index));
+        let unfinished = unfinished.map(|(index, bytes)| PartialFile { index: *index, offset: bytes.len() as u64 });
+        self.assert(list.partial == unfinished.collect::<Vec<_>>(), "what is staged of a file is not asked for again");
     }
 
     #[track_caller]

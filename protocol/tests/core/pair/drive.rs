@@ -210,6 +210,9 @@ impl Pair {
             self.assert(n < self.most_outputs(), "the importer's outputs are bounded");
             match self.importer.poll_output() {
                 importer::Output::Send(frame) => {
+                    if let Frame::PendingList(list) = &frame {
+                        self.check_list(list);
+                    }
                     let frame = self.substitute(Side::Importer, frame);
                     let conn = &mut self.conns[self.importer_on];
                     if conn.carries(Side::Importer) {

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -131,7 +132,7 @@ fn recovers_from(moment: Moment) {
     let disk = Disk::new();
     fs::create_dir_all(disk.at.join("p/t/old")).expect("made");
     fs::write(disk.at.join("p/t/old/file"), "old").expect("written");
-    let sync = std::process::Command::new("sync").arg("-f").arg(&disk.at).status().expect("sync starts");
+    let sync = Command::new("sync").arg("-f").arg(&disk.at).status().expect("sync starts");
     assert!(sync.success());
     let ledger = disk.at.join("ledger");
     cut_at(&disk, moment, &ledger);
@@ -195,6 +196,20 @@ fn a_power_cut_right_after_a_checkpoint_loses_nothing_that_it_covered() {
     if can_run() {
         recovers_from(Moment::AfterCheckpoint);
     }
+}
+
+// RELIABILITY F11: without this test nobody knows that the others can fail
+#[test]
+fn without_the_flush_of_the_checkpoint_the_same_cut_is_seen_to_lose_files() {
+    if !can_run() {
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().expect("this program"));
+    let test = "ledger::a_power_cut_right_after_a_checkpoint_loses_nothing_that_it_covered";
+    let output = again.args(["--exact", test]).env("ME_SYNC_TEST_SKIP_SYNCFS", "1").output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "nothing was lost: {said}");
+    assert!(said.contains("a flushed file is to be sent again"), "it failed for another reason: {said}");
 }
 
 #[test]

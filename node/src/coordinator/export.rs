@@ -172,13 +172,13 @@ impl ExportJob {
         (self.record.peer, self.record.grant, self.record.manifest) = (Some(peer), Some(Grant::from(&granted)), None);
         (self.record.state, self.record.failed_code) = (SessionStatus::Open, None);
         (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
-        self.note_manifest();
         let mut session = Session::new(peer, granted, core);
         if let Some(before) = self.session.take() {
             (session.conversation, session.meter) = (before.conversation, before.meter);
             session.moved_before = before.moved_before;
         }
         self.session = Some(session);
+        self.note_manifest();
     }
 
     /// The importer comes back with its proof.

@@ -25,6 +25,8 @@ const TOP_NAMES: usize = 10;
 /// What arrived is flushed and recorded at least this often, or after this many bytes: a crash costs no more.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_BYTES: u64 = 2 << 30;
+/// Or after this many files: after a crash each of them is opened and hashed again.
+const CHECKPOINT_FILES: usize = 100_000;
 
 /// What the target said to the manifest.
 pub(in crate::coordinator) type Checked = Result<(Target, TargetFacts, staging::OldTree), Failure>;
@@ -68,7 +70,9 @@ impl Checkpoints {
     }
 
     fn is_due(&self, now: Moment) -> bool {
-        let overdue = now >= self.last.after(CHECKPOINT_EVERY) || self.bytes >= CHECKPOINT_BYTES;
+        let overdue = now >= self.last.after(CHECKPOINT_EVERY)
+            || self.bytes >= CHECKPOINT_BYTES
+            || self.fresh.len() >= CHECKPOINT_FILES;
         !self.is_running && overdue && !self.fresh.is_empty()
     }
 

@@ -289,5 +289,8 @@ pub(super) fn failed(what: &'static str, path: &str, err: Errno) -> StageError {
 }
 
 #[cfg(test)]
+#[path = "rehash/measure.rs"]
+mod measure;
+#[cfg(test)]
 #[path = "rehash/tests.rs"]
 mod tests;

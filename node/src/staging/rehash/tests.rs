@@ -139,6 +139,7 @@ fn a_file_of_the_right_bytes_gets_its_mode_and_time_even_if_nobody_could_open_it
     let staging = ground.staged(1, SMALL);
     let at = staging.path().join("a/b/deep");
     drop(staging);
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o600)).unwrap();
     fs::File::options().write(true).open(&at).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     fs::set_permissions(&at, fs::Permissions::from_mode(0o000)).unwrap();
     let staging = ground.reopen(1).unwrap();

@@ -1,7 +1,7 @@
 //! Claims about what is taken from this device instead of the network, and what never is.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use super::super::testing::{
@@ -46,7 +46,9 @@ fn only_the_declared_bytes_are_taken_whatever_size_and_time_say() {
     let time = fs::metadata(&at).unwrap().modified().unwrap();
     fs::write(&at, "#!/bin/sH\n").unwrap();
     fs::File::options().write(true).open(&at).unwrap().set_modified(time).unwrap();
-    fs::write(ground.target().join("a/b/deep"), "longer than deep content").unwrap();
+    let deep = ground.target().join("a/b/deep");
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&deep, "longer than deep content").unwrap();
     let staging = ground.empty(2, SMALL);
     assert_eq!(reuse(&ground, &staging).0, [EntryIndex(4)]);
     assert_eq!(image(&staging.path(), false).len(), 5, "nothing wrong is left: {:?}", image(&staging.path(), false));

@@ -17,7 +17,7 @@ use super::{ImportJob, Session};
 use crate::api::{OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, FileStamp, ReopenError, SessionInfo, Staging, Target, TargetFacts};
+use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, Target, TargetFacts};
 use crate::store::StoreError;
 
 /// Names of the top of the incoming tree that a review shows.
@@ -172,7 +172,12 @@ impl ImportJob {
                 Ok(found) => Ok((staging, found)),
                 Err(e) => {
                     let failure = described(e.code(), &e);
-                    discard(staging, failure.code);
+                    if matches!(e, StageError::Stopped) {
+                        // what was found so far stays for the next process
+                        staging.suspend();
+                    } else {
+                        discard(staging, failure.code);
+                    }
                     Err(failure)
                 }
             }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use me_sync_node::api::WaitingView;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ pub(crate) struct Render {
     /// The transport by which the other device was met in this process.
     met: Option<String>,
     is_waiting: bool,
+    session: Option<SessionId>,
     /// How far an earlier process came is still to be said.
     continues: bool,
     moving_since: Option<Instant>,
@@ -47,6 +49,7 @@ impl Render {
             told_waiting: None,
             met: None,
             is_waiting: false,
+            session: None,
             continues: false,
             moving_since: None,
         }
@@ -64,6 +67,7 @@ impl Render {
         }
         self.say_how_far(view);
         self.say_who(view);
+        self.say_what_changed(view);
         if self.out.json {
             self.tell(view);
         } else if let Some(bar) = &self.bar {
@@ -126,6 +130,9 @@ impl Render {
             json!({ "session_id": session, "files_ok": p.files_ok, "files_total": p.files_total,
                 "bytes_received": p.bytes_received, "bytes_total": p.bytes_total }),
         );
+        if p.bytes_received == 0 {
+            return;
+        }
         let place = if view.role == Role::Importer { "here" } else { "there" };
         self.say(format_args!(
             "{} of {} are {place}, {} of {}",
@@ -153,6 +160,18 @@ impl Render {
         }
         self.met = Some(how.to_owned());
         self.out.event("peer", peer);
+    }
+
+    fn say_what_changed(&mut self, view: &JobView) {
+        let Some(now) = view.session_id else { return };
+        if let Some(before) = self.session.replace(now).filter(|before| *before != now) {
+            self.out.event("superseded", json!({ "session_id": before.to_string(), "by": now.to_string() }));
+            self.say(format_args!(
+                "the tree has changed since session {} began: session {} takes its place, with what has arrived",
+                before.short(),
+                now.short()
+            ));
+        }
     }
 
     fn tell(&mut self, view: &JobView) {

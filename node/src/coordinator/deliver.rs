@@ -21,7 +21,13 @@ pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
     tokio::spawn(async move {
         let Ok(records) = store.imports().await else { return };
         for mut record in records {
-            if record.state != SessionStatus::Completed || record.told || expired(&record.created, &record.last) {
+            let failed = match (record.state, record.failed_code) {
+                (SessionStatus::Completed, _) => None,
+                // somebody ended it while the exporter was not there
+                (SessionStatus::Ended, Some(Code::Aborted)) => Some(Code::Aborted),
+                _ => continue,
+            };
+            if record.told || expired(&record.created, &record.last) {
                 continue;
             }
             let route = Route {
@@ -35,7 +41,7 @@ pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
             let (net, store) = (net.clone(), store.clone());
             tokio::spawn(async move {
                 let mut pause = FIRST_PAUSE;
-                while !connect::deliver(&net, &route, record.session, None).await {
+                while !connect::deliver(&net, &route, record.session, failed).await {
                     if net.is_stopped() {
                         return;
                     }

@@ -283,8 +283,8 @@ pub enum ImportError {
         /// Where.
         target: PathBuf,
     },
-    /// The ticket's session was ended on this device, for good.
-    #[error("the session of this ticket was ended on this device")]
+    /// The ticket's session was aborted.
+    #[error("the session of this ticket was ended for good, by one of the two devices")]
     Ended,
     /// The session store cannot be read.
     #[error(transparent)]
@@ -436,7 +436,7 @@ impl NodeHandle {
             drop(target);
             let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            return Ok(self.resume_record(record, ask, more).await?);
+            return Ok(self.resume_record(record, ticket, ask, more).await?);
         }
         let plan = ImportPlan {
             target,

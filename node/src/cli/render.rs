@@ -333,3 +333,56 @@ fn waiting_state(view: &JobView, waiting: &WaitingView, met: bool) -> String {
     }
     text + "; stopping this keeps everything"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(for_secs: u64, next_try_in_secs: u64, reason: Option<&str>) -> WaitingView {
+        WaitingView { for_secs, tries: 3, next_try_in_secs, reason: reason.map(str::to_owned) }
+    }
+
+    fn view_of(role: Role) -> JobView {
+        JobView {
+            role,
+            session_id: None,
+            phase: Phase::WaitingForPeer,
+            peer: None,
+            source_name: None,
+            progress: me_sync_node::api::ProgressView::default(),
+            waiting: None,
+            reused_files: 0,
+            reused_bytes: 0,
+            payload_bytes: 0,
+            review: None,
+            failures: Vec::new(),
+            failures_total: 0,
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn who_waits_reads_since_when_and_what_comes_next_within_a_terminal() {
+        let (importer, exporter) = (view_of(Role::Importer), view_of(Role::Exporter));
+        let refused = waiting(12, 4, Some("Connection refused\u{1b}[2J"));
+        assert_eq!(
+            waiting_line(&importer, &refused, true),
+            "connection lost 12 s ago; next try in 4 s; Ctrl-C keeps everything (last: Connection refused\\u{1b}[2J)"
+        );
+        assert_eq!(
+            waiting_line(&importer, &waiting(125, 0, None), false),
+            "looking for the other device for 2m 05s; trying now; Ctrl-C keeps everything"
+        );
+        assert_eq!(
+            waiting_line(&exporter, &waiting(3, 0, None), true),
+            "connection lost 3 s ago; waiting for the other device; Ctrl-C keeps everything"
+        );
+    }
+
+    #[test]
+    fn a_log_of_waiting_has_no_figure_that_changes_by_itself() {
+        let importer = view_of(Role::Importer);
+        let (now, later) = (waiting(1, 4, None), waiting(3, 2, None));
+        assert_eq!(waiting_state(&importer, &now, true), waiting_state(&importer, &later, true));
+    }
+}

@@ -4,6 +4,7 @@
 
 pub(crate) mod peer;
 pub(crate) mod raw;
+pub(crate) mod relay;
 pub(crate) mod tree;
 pub(crate) mod world;
 

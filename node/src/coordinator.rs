@@ -51,7 +51,7 @@ use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::{self, Clock, LastSeen};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
-use crate::source::{HashCache, HashProgress, Snapshot, Source, SourceError};
+use crate::source::{HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, StoreHandle, Write};
 use crate::transfer::LaneReport;
@@ -77,7 +77,6 @@ pub(crate) struct Shared {
     pub(crate) net: NetHandle,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
-    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) clock: Clock,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
@@ -269,7 +268,6 @@ pub(crate) struct Setup {
     pub(crate) net_events: mpsc::Receiver<NetEvent>,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
-    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
@@ -312,7 +310,6 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         net: setup.net,
         state: setup.state,
         store: setup.store,
-        hashes: setup.hashes,
         clock: Clock::start(),
         retry: setup.retry,
         max_lanes: setup.max_lanes,
@@ -438,13 +435,16 @@ impl Coordinator {
                 record
             }
             None => {
-                let name = source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+                let name = source
+                    .summary()
+                    .root
+                    .file_name()
+                    .map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
                 let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
                 export::first_record(ticket, secret, expires_at_ms, &source, name)
             }
         };
-        let parts =
-            TicketParts { id: record.ticket, secret: record.ticket_secret.clone(), expires_at_ms };
+        let parts = TicketParts { id: record.ticket, secret: record.ticket_secret.clone(), expires_at_ms };
         let (view, watch) = watch::channel(JobView::new(Role::Exporter));
         let hashing = Arc::new(HashProgress::default());
         let stop_hashing = Arc::new(AtomicBool::new(false));
@@ -457,10 +457,9 @@ impl Coordinator {
     /// Hashes on all cores while the importer is still on its way.
     fn hash(&self, id: JobId, source: Source, progress: Arc<HashProgress>, stop: Arc<AtomicBool>) {
         let events = self.shared.events.clone();
-        let cache = self.shared.hashes.clone();
         tokio::task::spawn_blocking(move || {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, cache.as_deref(), &progress, &stop).map(Arc::new);
+            let hashed = source.hash(threads, &progress, &stop).map(Arc::new);
             // a coordinator that is gone does not need the news
             events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
         });

@@ -23,6 +23,6 @@ mod transfer;
 pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
     Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
-    default_device_name, default_state_dir,
+    ResumeError, Unfinished, default_device_name, default_state_dir,
 };
 pub use state_lock::StateLock;

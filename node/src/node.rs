@@ -19,7 +19,7 @@ use crate::api::JobHandle;
 use crate::coordinator::{self, CoordinatorHandle, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
-use crate::source::{HashCache, Source};
+use crate::source::Source;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -125,7 +125,9 @@ impl NodeError {
         match self {
             Self::Lock(StateLockError::Held { .. }) => "wait until it is done, or give this one its own --state-dir",
             Self::Lock(StateLockError::Io { .. }) => "choose another place with --state-dir",
-            Self::Identity(_) | Self::State(_) | Self::Store(_) => "mend or move that file, or choose another --state-dir",
+            Self::Identity(_) | Self::State(_) | Self::Store(_) => {
+                "mend or move that file, or choose another --state-dir"
+            }
             Self::Net(_) => "check --listen and --transport",
             Self::Interrupted => "try again",
         }
@@ -307,16 +309,11 @@ impl Node {
             let keypair = identity::load_or_create(&state_dir)?;
             let state = StateDir::open(&state_dir)?;
             let store = Store::open(&state_dir)?;
-            // it only saves time
-            let hashes = HashCache::open(&state_dir)
-                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
-                .ok();
             let recovered = start::settle(&state, &store, SystemTime::now())?;
             let ports = store.ports()?;
-            Ok::<_, NodeError>((lock, keypair, state, store, hashes, recovered, ports))
+            Ok::<_, NodeError>((lock, keypair, state, store, recovered, ports))
         });
-        let (lock, keypair, state, store, hashes, recovered, ports) =
-            prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let (lock, keypair, state, store, recovered, ports) = prepared.await.map_err(|_| NodeError::Interrupted)??;
         let store = StoreHandle::spawn(store)?;
         let net_config = NetConfig {
             listen: config.listen.clone(),
@@ -336,7 +333,6 @@ impl Node {
             net_events,
             state: state.clone(),
             store: store.clone(),
-            hashes: hashes.map(Arc::new),
             retry: config.retry,
             max_lanes,
             max_chunk,
@@ -365,7 +361,9 @@ impl Node {
             tracing::warn!("some jobs did not end in time");
         }
         self.handle.net.shutdown().await;
-        self.handle.store.close().await;
+        if let Err(e) = self.handle.store.close().await {
+            tracing::warn!(error = %crate::errors::chain(&e), "the session store did not close");
+        }
     }
 }
 

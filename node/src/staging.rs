@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! Target::pin ─► check_manifest ─► Staging::create ─► writers fill it ─► seal ─► apply ─► Applied
-//!                                        └────────────── discard ◄───────────┘     (rollback, later)
+//!                                   │   ▲  ├─ suspend, crash                │        (rollback, later)
+//!                                   │   └──┴─ reopen ─► survey, reuse       │
+//!                                   └────────────── discard ◄───────────────┘
 //! ```
 //!
-//! Owns the staging tree, the journal and the swap. Knows no network, no session logic and no clock but the
+//! Owns the staging tree, the journal, the spooled manifest and the swap. Knows no network, no session logic and no clock but the
 //! wall clock it stamps records with. Every function blocks; the caller brings the threads.
 //! [`recover`] runs at every start and settles what a crash left.
 
@@ -14,6 +16,7 @@ mod cleanup;
 mod durable;
 mod error;
 mod file;
+mod flush;
 mod inode;
 mod journal;
 mod lock;
@@ -24,7 +27,17 @@ mod names;
 mod pause;
 mod preflight;
 mod recover;
+mod rehash;
+mod reopen;
+mod reuse;
 mod rollback;
+mod seal;
+mod seen;
+mod site;
+mod skeleton;
+mod slots;
+mod spool;
+mod stamp;
 mod state;
 mod survey;
 mod swap;
@@ -39,11 +52,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::{ApplyError, PreflightError, RollbackError, StageError, StateError};
 pub use file::{StagedFile, StagingWriter};
+pub use flush::Checkpointer;
 pub use journal::SessionState;
 pub use modes::ModeReport;
 pub use preflight::TargetFacts;
-pub use recover::{Outcome, Recovered, recover};
+pub use recover::{Outcome, Recovered, discard, recover};
+pub use rehash::Found;
+pub use reopen::ReopenError;
 pub use rollback::{RolledBack, rollback};
+pub use seal::SealError;
+pub use stamp::FileStamp;
 pub use state::{SessionRecord, StateDir};
 pub use survey::OldTree;
 pub use swap::{Applied, ApplyHooks, SealedStaging, on_apply_thread};
@@ -55,6 +73,8 @@ pub const KEEP_OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A session that nobody continued for this long is over: 24 hours.
 const SESSION_TTL_MS: u64 = 24 * 3_600_000;
+/// Nor does one that is continued last for ever: 7 days.
+const SESSION_LIFE_MS: u64 = 7 * 24 * 3_600_000;
 /// A record without a tree is history for this long: 30 days.
 const HISTORY_MS: u64 = 30 * 24 * 3_600_000;
 /// A swap that does not come to its end is tried this often.

@@ -154,6 +154,14 @@ impl From<ImportError> for CliError {
         let (exit, hint) = match &err {
             ImportError::Preflight(_) => (Exit::Preflight, "nothing was changed and the ticket is unused"),
             ImportError::Ticket => (Exit::TicketRefused, "copy the ticket again, as a whole"),
+            ImportError::OtherTarget { .. } => {
+                (Exit::Usage, "name that directory, or end the session with `me-sync abort`")
+            }
+            ImportError::Applied { .. } => {
+                (Exit::TicketRefused, "make a new ticket with `me-sync send` to do it again")
+            }
+            ImportError::Store(_) => (Exit::Node, "mend or move that file, or choose another --state-dir"),
+            ImportError::Resume(_) => (Exit::Node, "try again in a moment"),
             ImportError::Refused(_) => (Exit::Node, "try again in a moment"),
         };
         Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)

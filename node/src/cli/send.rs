@@ -99,7 +99,7 @@ async fn offer(
     out: Out,
     stop: &Stop,
 ) -> Result<(Completion, Duration, Option<String>), CliError> {
-    let offer = stop.unless(node.offer(source, OfferOptions { ttl })).await??;
+    let offer = stop.unless(node.offer(source, OfferOptions { ttl, ..OfferOptions::default() })).await??;
     out.event(
         "ticket",
         json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms,

@@ -125,7 +125,13 @@ pub(super) struct Start {
 
 impl ImportJob {
     /// A new import: connects and redeems.
-    pub(super) fn start(id: JobId, view: watch::Sender<JobView>, start: Start, target: Target, shared: &Shared) -> Self {
+    pub(super) fn start(
+        id: JobId,
+        view: watch::Sender<JobView>,
+        start: Start,
+        target: Target,
+        shared: &Shared,
+    ) -> Self {
         let mut job = Self::new(id, view, start);
         job.target = Some(target);
         job.dial_first(shared);

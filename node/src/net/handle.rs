@@ -7,7 +7,8 @@ use me_sync_protocol::message::{Request, Response};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ConnectError, Connected, ListenPort, NetError, OpenError, PeerView, RequestError, TransportKind, TransportPreference,
+    ConnectError, Connected, ListenPort, NetError, OpenError, PeerView, RequestError, TransportKind,
+    TransportPreference,
 };
 
 /// One call, with where its answer goes.

@@ -219,7 +219,9 @@ impl NodeHandle {
     pub(super) async fn begun_with(&self, ticket: &Ticket, target: &Path) -> Result<Option<ImportRecord>, ImportError> {
         let imports = self.store.imports().await?;
         // the newest: a ticket opens another session when the source has changed
-        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id) else { return Ok(None) };
+        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id) else {
+            return Ok(None);
+        };
         match record.state {
             SessionStatus::Ended => Ok(None),
             SessionStatus::Completed => Err(ImportError::Applied { target: record.target }),
@@ -241,7 +243,8 @@ impl NodeHandle {
     ) -> Result<JobHandle, ResumeError> {
         let ticket = Ticket::parse(record.ticket_text.expose())?;
         let mut addresses = more;
-        for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new())) {
+        for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
+        {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }

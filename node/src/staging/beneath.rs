@@ -4,11 +4,11 @@
 //! component with `O_NOFOLLOW` and the mount is compared at each step.
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lru::LruCache;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, chmod, openat, openat2};
 use rustix::io::{self, Errno};
 
 use super::inode::Inode;
@@ -37,6 +37,17 @@ pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> 
 /// Opens the directory `name`, one component, in `dir` without following a symlink.
 pub(crate) fn open_child(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     openat(dir, name, DIR, Mode::empty())
+}
+
+/// Adds permission bits to the thing at `name` in `dir`, never through a symlink. For things that cannot be opened.
+pub(crate) fn add_mode(dir: impl AsFd, name: impl rustix::path::Arg, bits: u32) -> io::Result<()> {
+    let fd = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let inode = Inode::of(&fd)?;
+    if inode.kind() == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    // an O_PATH descriptor cannot be changed directly, its entry in /proc can
+    chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(inode.mode() | bits))
 }
 
 fn walk(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {

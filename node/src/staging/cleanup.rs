@@ -110,8 +110,8 @@ fn empty(fd: &OwnedFd, place: Place, depth: usize, deleted: &mut Deleted) -> io:
     Ok(())
 }
 
-/// Opens a directory for emptying, giving its owner all rights on it first.
-fn open_writable(
+/// Opens a directory for changing, giving its owner all rights on it first.
+pub(crate) fn open_writable(
     parent: BorrowedFd<'_>,
     name: impl rustix::path::Arg + Copy,
     expected: Option<Identity>,

@@ -33,6 +33,17 @@ pub(crate) fn move_to_free(
     }
 }
 
+/// Moves `name` from one directory to the same name in another, where it must be free.
+pub(crate) fn move_between(from: impl AsFd, to: impl AsFd, name: &str) -> io::Result<()> {
+    match fs::renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => match Inode::at(&to, name)? {
+            Some(_) => Err(Errno::EXIST),
+            None => fs::renameat(&from, name, &to, name),
+        },
+        other => other,
+    }
+}
+
 /// Replaces one file of a directory by another.
 pub(crate) fn replace_file(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     fs::renameat(dir, from, dir, to)

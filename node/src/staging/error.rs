@@ -57,6 +57,14 @@ pub enum StateError {
         /// The session's directory.
         path: PathBuf,
     },
+    /// The manifest of a session that could go on cannot be read.
+    #[error("the manifest {} {why}; the session cannot go on, start a new one", shown(.path))]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The session id is taken.
     #[error("a session of that id exists in {}", shown(.path))]
     Exists {
@@ -76,7 +84,9 @@ impl StateError {
     pub fn code(&self) -> Code {
         match self {
             Self::Io { err, .. } => io_code(err),
-            Self::NotOurs { .. } | Self::Corrupt { .. } | Self::Exists { .. } => Code::StateCorrupt,
+            Self::NotOurs { .. } | Self::Corrupt { .. } | Self::Manifest { .. } | Self::Exists { .. } => {
+                Code::StateCorrupt
+            }
             Self::Busy { .. } => Code::StateLocked,
         }
     }
@@ -269,6 +279,29 @@ pub enum StageError {
         #[source]
         err: Option<io::Error>,
     },
+    /// The entry is being written already.
+    #[error("entry {index} is being written already")]
+    Open {
+        /// The number.
+        index: u32,
+    },
+    /// A file that was begun cannot be continued; it can be received from its beginning.
+    #[error("{path} cannot be continued: {why}")]
+    NoPartial {
+        /// The entry, printable.
+        path: String,
+        /// What is wrong with what there is.
+        why: &'static str,
+    },
+    /// The caller asked to stop.
+    #[error("stopped before the end")]
+    Stopped,
+    /// The session has nothing that could be discarded.
+    #[error("the session is not unfinished: {why}")]
+    NotUnfinished {
+        /// How far it is.
+        why: &'static str,
+    },
     /// Files are still being written.
     #[error("{open} files of the staging tree are still open")]
     StillWriting {
@@ -281,12 +314,29 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// What the operating system said, if it was asked.
+    pub fn os_error(&self) -> Option<i32> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return io.raw_os_error();
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
             Self::Preflight(err) => err.code(),
             Self::State(err) => err.code(),
-            Self::NotAFile { .. } | Self::StillWriting { .. } | Self::Sealed => Code::FrameUnexpected,
+            Self::NotAFile { .. } | Self::Open { .. } | Self::StillWriting { .. } | Self::Sealed => {
+                Code::FrameUnexpected
+            }
+            Self::NoPartial { .. } => Code::IoError,
+            Self::Stopped => Code::Aborted,
+            Self::NotUnfinished { .. } => Code::SessionUnknown,
             Self::Size { .. } => Code::SizeMismatch,
             Self::Hash { .. } => Code::HashMismatch,
             Self::Mismatch { .. } => Code::ManifestMismatch,
@@ -307,6 +357,10 @@ impl StageError {
             | Self::Mismatch { .. }
             | Self::Io { .. }
             | Self::Sync { .. }
+            | Self::Open { .. }
+            | Self::NoPartial { .. }
+            | Self::Stopped
+            | Self::NotUnfinished { .. }
             | Self::StillWriting { .. }
             | Self::Sealed => FailureReason::IoError,
         }

@@ -1,21 +1,25 @@
 //! Writing one file of the staging tree. Each lane has a writer of its own; nothing is shared but counters.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::manifest::{Mtime, Node};
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, fchmod, futimens, openat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, fallocate, fchmod, ftruncate, futimens, ioctl_ficlone, openat,
+    unlinkat,
+};
+use rustix::io::{self, Errno};
 
 use super::beneath::DirCache;
 use super::error::StageError;
 use super::inode::Inode;
 use super::modes::times;
+use super::stamp::FileStamp;
 use super::tree::Shared;
 
 /// Directories a lane keeps open. Four lanes with a file each stay below 64 descriptors.
@@ -36,25 +40,72 @@ impl StagingWriter {
         Self { shared, dirs }
     }
 
-    /// Creates the file at `index`, 0600, empty. Never opens one that exists. Blocking.
+    /// Creates the file at `index`, 0600, empty. Never opens one that exists: what an earlier attempt left at its
+    /// name is removed, a finished file is not. Blocking.
     ///
     /// # Errors
-    /// The index is not a file, something stands in its place, or the disk refuses.
+    /// The index is not a file, is finished or being written, or the disk refuses.
     pub fn create(&mut self, index: EntryIndex) -> Result<StagedFile, StageError> {
-        // counted before the look at `sealed`, so that a seal sees this file or this sees the seal
-        let mut file = StagedFile::unopened(Arc::clone(&self.shared), index)?;
-        if self.shared.sealed.load(Ordering::SeqCst) {
-            return Err(StageError::Sealed);
+        let (mut file, _) = StagedFile::unopened(&self.shared, index)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match self.open(index, flags) {
+            Err(Errno::EXIST) if !self.shared.stamps.is_finished(index) => {
+                self.remove(index).and_then(|()| self.open(index, flags))
+            }
+            other => other,
+        };
+        file.open = Some(opened.map_err(|err| file.failed("creating", err))?);
+        // a file that was finished and whose name is gone is not finished any more
+        self.shared.stamps.clear(index);
+        file.preallocate()?;
+        #[cfg(feature = "test-hooks")]
+        super::pause::at("write");
+        Ok(file)
+    }
+
+    /// Opens the file at `index` that was put aside after `offset` bytes or more, to append from there. Blocking.
+    ///
+    /// # Errors
+    /// There is no such file, or it is not what was put aside: it can still be received from its beginning.
+    pub fn resume(&mut self, index: EntryIndex, offset: u64) -> Result<StagedFile, StageError> {
+        let (mut file, aside) = StagedFile::unopened(&self.shared, index)?;
+        let shared = Arc::clone(&self.shared);
+        let refused = |why| StageError::NoPartial { path: shared.shown(index), why };
+        let aside = aside.ok_or_else(|| refused("nothing was kept of it"))?;
+        if offset > file.declared {
+            return Err(refused("it is shorter than that"));
         }
-        let entry = self.shared.manifest.entry(index).ok_or(StageError::NotAFile { index: index.0 })?;
+        // no CREATE, and nothing that waits: a FIFO in its place is an error
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut open = self.open(index, flags).map_err(|err| file.failed("continuing", err))?;
+        let inode = Inode::of(&open.file).map_err(|err| file.failed("looking at", err))?;
+        if FileStamp::of(&inode) != aside || inode.kind() != FileType::RegularFile || inode.links() != 1 {
+            return Err(refused("somebody changed it since"));
+        }
+        if inode.size() < offset {
+            return Err(refused("there is less of it than was said"));
+        }
+        ftruncate(&open.file, offset).map_err(|err| file.failed("cutting", err))?;
+        open.file.seek(SeekFrom::Start(offset)).map_err(|err| StageError::Entry {
+            what: "continuing",
+            path: self.shared.shown(index),
+            err,
+        })?;
+        file.open = Some(open);
+        file.written = offset;
+        file.preallocate()?;
+        Ok(file)
+    }
+
+    fn open(&mut self, index: EntryIndex, flags: OFlags) -> io::Result<Open> {
+        let entry = self.shared.manifest.entry(index).ok_or(Errno::NOENT)?;
         let (parent, name) = (entry.path.parent(), entry.path.name());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |dirs: &mut DirCache| {
             let dir = dirs.dir(parent)?;
             let fd = openat(&dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-            Ok((dir, fd))
+            Ok(Open { file: File::from(fd), dir, name: name.to_owned() })
         };
-        let (dir, fd) = match open(&mut self.dirs) {
+        match open(&mut self.dirs) {
             // too many open files: give ours back and try once more
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.dirs.clear();
@@ -62,12 +113,13 @@ impl StagingWriter {
             }
             other => other,
         }
-        .map_err(|err| file.failed("creating", err))?;
-        file.open = Some(Open { file: File::from(fd), dir, name: name.to_owned() });
-        file.preallocate()?;
-        #[cfg(feature = "test-hooks")]
-        super::pause::at("write");
-        Ok(file)
+    }
+
+    /// Removes whatever stands at the name of an entry, if it is no directory.
+    fn remove(&mut self, index: EntryIndex) -> io::Result<()> {
+        let entry = self.shared.manifest.entry(index).ok_or(Errno::NOENT)?;
+        let dir = self.dirs.dir(entry.path.parent())?;
+        unlinkat(&dir, entry.path.name(), AtFlags::empty())
     }
 }
 
@@ -91,14 +143,16 @@ struct Open {
 }
 
 impl StagedFile {
-    fn unopened(shared: Arc<Shared>, index: EntryIndex) -> Result<Self, StageError> {
+    /// Takes the right to write an entry, and how it looked when it was put aside, if it was.
+    fn unopened(shared: &Arc<Shared>, index: EntryIndex) -> Result<(Self, Option<FileStamp>), StageError> {
         let (declared, mode, mtime) = {
             let entry = shared.manifest.entry(index).ok_or(StageError::NotAFile { index: index.0 })?;
             let Node::File { size, .. } = entry.node else { return Err(StageError::NotAFile { index: index.0 }) };
             (size, shared.modes.of(&entry), entry.mtime)
         };
-        shared.open_files.fetch_add(1, Ordering::SeqCst);
-        Ok(Self { shared, index, declared, written: 0, mode, mtime, open: None })
+        let aside = shared.slots.open(index)?;
+        let shared = Arc::clone(shared);
+        Ok((Self { shared, index, declared, written: 0, mode, mtime, open: None }, aside))
     }
 
     /// Which entry it is.
@@ -145,11 +199,44 @@ impl StagedFile {
                 .and_then(|()| futimens(&open.file, &times(self.mtime)))
                 .and_then(|()| Inode::of(&open.file))
                 .map_err(|err| self.failed("finishing", err))?;
-            self.shared.stamp(self.index, &stamp);
+            self.shared.stamps.set(self.index, FileStamp::of(&stamp));
         }
         // nothing is left for Drop to remove
         self.open = None;
         Ok(())
+    }
+
+    /// Closes the file and keeps what there is of it, for [`StagingWriter::resume`]. An empty one is removed.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// The disk refuses. The file is removed then.
+    pub fn suspend(mut self) -> Result<(), StageError> {
+        if self.written == 0 {
+            return self.discard();
+        }
+        if let Some(open) = &self.open {
+            let inode = Inode::of(&open.file).map_err(|err| self.failed("looking at", err))?;
+            self.shared.slots.put_aside(self.index, FileStamp::of(&inode));
+        }
+        // nothing is left for Drop to remove
+        self.open = None;
+        Ok(())
+    }
+
+    /// Writes all of `from`, a file of the same file system, by sharing its blocks. False: not possible here.
+    pub(super) fn clone_from(&mut self, from: &File) -> bool {
+        let Some(open) = &self.open else { return false };
+        if ioctl_ficlone(&open.file, from).is_err() {
+            return false;
+        }
+        self.written = Inode::of(&open.file).map_or(0, |inode| inode.size());
+        true
+    }
+
+    /// Reads the file back from its beginning.
+    pub(super) fn read_at(&self, block: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.open.as_ref().map_or(Ok(0), |open| open.file.read_at(block, offset))
     }
 
     /// Removes the file. Blocking.
@@ -186,6 +273,7 @@ impl Drop for StagedFile {
             // the final walk or the clean-up of the whole tree deals with it
             tracing::debug!(entry = %self.index, error = %err, "an unfinished file stays in staging");
         }
-        self.shared.open_files.fetch_sub(1, Ordering::SeqCst);
+        // last: whoever opens it next must not lose its file to the removal above
+        self.shared.slots.close(self.index);
     }
 }

@@ -19,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 use super::durable;
 use super::error::StateError;
 use super::inode::{Identity, Inode};
+use super::seen::{self, LastSeen};
+use super::{SESSION_LIFE_MS, SESSION_TTL_MS, spool};
 
 const MAGIC: &[u8; 8] = b"mesyncj1";
 const COPIES: [&str; 2] = ["journal.a", "journal.b"];
@@ -133,6 +135,35 @@ pub(crate) struct Record {
     /// The target was edited while the data came in.
     #[n(21)]
     pub(crate) target_changed: bool,
+    /// When it began and when somebody last worked on it, by both clocks.
+    #[n(22)]
+    pub(crate) began: Option<LastSeen>,
+    #[n(23)]
+    pub(crate) last: Option<LastSeen>,
+}
+
+impl SessionState {
+    /// The staging tree can still be filled.
+    pub(crate) fn is_open(self) -> bool {
+        match self {
+            Self::Receiving | Self::Verified => true,
+            Self::SwapIntent
+            | Self::Swapped
+            | Self::Committed
+            | Self::RollbackIntent
+            | Self::RolledBack
+            | Self::Cleaned
+            | Self::Failed => false,
+        }
+    }
+
+    /// Nothing will ever be staged for it again.
+    fn is_over(self) -> bool {
+        match self {
+            Self::Committed | Self::RolledBack | Self::Cleaned | Self::Failed => true,
+            Self::Receiving | Self::Verified | Self::SwapIntent | Self::Swapped | Self::RollbackIntent => false,
+        }
+    }
 }
 
 impl Record {
@@ -155,6 +186,16 @@ impl Record {
     /// Where the old tree stands between two renames.
     pub(crate) fn aside(&self) -> String {
         format!("{}.old", self.staging)
+    }
+
+    /// Nobody continued the session in time, or it lasted too long. `seen` is activity that the record does not have.
+    pub(crate) fn is_expired(&self, seen: Option<LastSeen>, now: &LastSeen) -> bool {
+        // a record of an earlier version has wall times only
+        let by_wall = |wall_ms| LastSeen { wall_ms, ..*now };
+        let last = self.last.unwrap_or_else(|| by_wall(self.updated_ms)).idle(now);
+        let idle = seen.map_or(last, |seen| seen.idle(now).min(last));
+        let age = self.began.unwrap_or_else(|| by_wall(self.created_ms)).idle(now);
+        idle.as_millis() > u128::from(SESSION_TTL_MS) || age.as_millis() > u128::from(SESSION_LIFE_MS)
     }
 
     /// Where a tree stands while it is deleted, so that a half-deleted one is never taken for a whole one.
@@ -226,11 +267,18 @@ impl Journal {
         &self.path
     }
 
+    /// Nobody continued the session in time.
+    pub(crate) fn is_expired(&self, now: &LastSeen) -> bool {
+        self.record.is_expired(seen::read(&self.dir), now)
+    }
+
     /// Makes a changed record durable. After an error the old one still counts in memory; either may be on disk.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), StateError> {
         let mut record = self.record.clone();
         change(&mut record);
-        record.updated_ms = super::wall_ms();
+        let now = LastSeen::now();
+        record.updated_ms = now.wall_ms;
+        record.last = Some(now);
         self.write(record)
     }
 
@@ -255,6 +303,11 @@ impl Journal {
         step().map_err(|(what, err)| StateError::Io { what, path: self.path.join(COPIES[self.next]), err })?;
         self.record = record;
         self.next = 1 - self.next;
+        if self.record.state.is_over() {
+            // what stays goes with the record, at the latest
+            spool::remove(&self.dir).ok();
+            seen::remove(&self.dir).ok();
+        }
         Ok(())
     }
 }
@@ -267,7 +320,8 @@ pub(crate) fn remove_files(dir: &OwnedFd) -> rustix::io::Result<()> {
             Err(err) => return Err(err),
         }
     }
-    Ok(())
+    spool::remove(dir)?;
+    seen::remove(dir)
 }
 
 enum Copy {
@@ -357,6 +411,8 @@ pub(crate) mod tests {
             fingerprint: None,
             code: None,
             target_changed: false,
+            began: None,
+            last: None,
         }
     }
 

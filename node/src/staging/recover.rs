@@ -1,4 +1,5 @@
-//! What every start does first: each session on record is brought to an end or left alone by name.
+//! What every start does first: each session on record is brought to an end, left for its continuation, or left
+//! alone by name.
 //!
 //! Looks, asks the table for one step, does it, looks again. Every step can be repeated, so being killed in
 //! the middle costs nothing.
@@ -12,13 +13,14 @@ use me_sync_protocol::reason::Code;
 use rustix::fs::AtFlags;
 
 use super::beneath::open_child;
-use super::error::{RollbackError, StateError, shown};
+use super::error::{RollbackError, StageError, StateError, shown};
 use super::inode::Inode;
 use super::journal::{Journal, Loaded, Method, Record, SessionState};
 use super::lock::{self, Lock};
+use super::seen::LastSeen;
 use super::state::StateDir;
 use super::survey::survey_at;
-use super::table::{Action, Parked, Place, Seen, decide};
+use super::table::{Action, Parked, Place, Seen, When, decide};
 use super::target::open_resolved;
 use super::{cleanup, durable, mounts, names, rollback};
 
@@ -54,11 +56,13 @@ pub enum Outcome {
 }
 
 /// Settles every session of the state directory that no process works on, and deletes retained trees whose
-/// time is over. Names only sessions that needed something. Blocking.
+/// time is over. Unfinished sessions that can still be continued stay as they are. Names only sessions that needed
+/// something. Blocking.
 pub fn recover(state: &StateDir, now: SystemTime) -> Vec<Recovered> {
-    let now_ms = now.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let wall_ms = now.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let now = LastSeen { wall_ms, ..LastSeen::now() };
     match state.ids() {
-        Ok(ids) => ids.into_iter().filter_map(|id| settle(state, id, now_ms)).collect(),
+        Ok(ids) => ids.into_iter().filter_map(|id| settle(state, id, now)).collect(),
         Err(err) => {
             tracing::error!(error = %err, "no session can be recovered");
             Vec::new()
@@ -66,7 +70,46 @@ pub fn recover(state: &StateDir, now: SystemTime) -> Vec<Recovered> {
     }
 }
 
-fn settle(state: &StateDir, id: SessionId, now_ms: u64) -> Option<Recovered> {
+/// Ends an unfinished session that no process works on: its staging tree goes, the record stays as history with
+/// `code`. The target is not touched. Blocking.
+///
+/// # Errors
+/// There is no such session, a process works on it, it is not unfinished, or something of its tree is left; the
+/// next start tries that again.
+pub fn discard(state: &StateDir, session: SessionId, code: Code) -> Result<(), StageError> {
+    let not = |why| StageError::NotUnfinished { why };
+    let dir = state.lock_session(session).map_err(|err| match err {
+        StateError::Io { err, .. } if err.kind() == std::io::ErrorKind::NotFound => not("it is not known here"),
+        err => err.into(),
+    })?;
+    let journal = match Journal::load(dir.share()?, &dir.path)? {
+        Loaded::Whole(journal) if journal.record().session == session => *journal,
+        Loaded::Nothing => return Err(not("it never began")),
+        Loaded::Whole(_) | Loaded::Corrupt => return Err(StateError::Corrupt { path: dir.path }.into()),
+    };
+    match journal.record().state {
+        SessionState::Receiving | SessionState::Verified => end(journal, code),
+        SessionState::Failed => Err(not("it is over")),
+        SessionState::SwapIntent | SessionState::RollbackIntent => Err(not("its swap has begun")),
+        SessionState::Swapped | SessionState::Committed => Err(not("it is complete")),
+        SessionState::RolledBack | SessionState::Cleaned => Err(not("it was complete")),
+    }
+}
+
+/// Ends an unfinished session whose lock the caller holds.
+pub(super) fn end(mut journal: Journal, code: Code) -> Result<(), StageError> {
+    journal.update(|r| (r.state, r.code) = (SessionState::Failed, Some(code)))?;
+    let path = journal.record().staging_path();
+    let mut driver = Driver { journal, now: LastSeen::now(), outcome: None };
+    match driver.run() {
+        Ok(End::Rest | End::Forget) => Ok(()),
+        Err(stop) => {
+            Err(StageError::Io { what: "removing the staging tree", path, err: std::io::Error::other(stop.detail) })
+        }
+    }
+}
+
+fn settle(state: &StateDir, id: SessionId, now: LastSeen) -> Option<Recovered> {
     let parked = |code, detail| Some(Recovered { session: id, target: None, outcome: Outcome::Parked(code), detail });
     let dir = match state.lock_session(id) {
         Ok(dir) => dir,
@@ -91,7 +134,7 @@ fn settle(state: &StateDir, id: SessionId, now_ms: u64) -> Option<Recovered> {
         let err = StateError::NotOurs { path: dir.path, why: "holds the journal of another session" };
         return parked(err.code(), err.to_string());
     }
-    let mut driver = Driver { journal, now_ms, outcome: None };
+    let mut driver = Driver { journal, now, outcome: None };
     let end = driver.run();
     let record = driver.journal.record();
     let (outcome, detail) = match end {
@@ -151,7 +194,7 @@ impl From<RollbackError> for Stop {
 
 struct Driver {
     journal: Journal,
-    now_ms: u64,
+    now: LastSeen,
     outcome: Option<Outcome>,
 }
 
@@ -160,15 +203,19 @@ impl Driver {
         if matches!(self.journal.record().state, SessionState::Cleaned) {
             // nothing of it is left on any disk, so the disk need not be there
             let nothing = Seen { target: Place::Absent, staging: Place::Absent, aside: Place::Absent, edited: false };
-            let forget = decide(self.journal.record(), nothing, self.now_ms) == Action::Forget;
+            let forget = decide(self.journal.record(), nothing, self.when()) == Action::Forget;
             return Ok(if forget { End::Forget } else { End::Rest });
+        }
+        if self.journal.record().state == SessionState::Receiving && !self.when().expired {
+            // whoever continues it looks at everything; its disk need not be there now
+            return Ok(End::Rest);
         }
         let parent = self.open_parent()?;
         let _locks = self.lock(&parent)?;
         for _ in 0..MAX_STEPS {
             self.finish_deletions(&parent)?;
             let seen = self.look(&parent)?;
-            let action = decide(self.journal.record(), seen, self.now_ms);
+            let action = decide(self.journal.record(), seen, self.when());
             tracing::debug!(session = %self.journal.record().session, ?seen, ?action, "recovery step");
             if let Some(end) = self.step(&parent, action)? {
                 return Ok(end);
@@ -177,15 +224,25 @@ impl Driver {
         Err(self.stop(Code::TargetConflict, "does not come to rest"))
     }
 
+    fn when(&self) -> When {
+        When { wall_ms: self.now.wall_ms, expired: self.journal.is_expired(&self.now) }
+    }
+
     fn step(&mut self, parent: &OwnedFd, action: Action) -> Result<Option<End>, Stop> {
         match action {
-            // resuming after a restart is not offered yet: the session ends without effect
-            Action::Resume | Action::StartOver => self.record(SessionState::Failed, Some(Code::Aborted))?,
+            // for whoever continues it
+            Action::Resume => return Ok(Some(End::Rest)),
+            Action::StartOver if self.journal.record().state.is_open() => match self.when().expired {
+                false => return Ok(Some(End::Rest)),
+                true => self.record(SessionState::Failed, Some(Code::SessionExpired))?,
+            },
+            // the swap was decided for a tree that is gone
+            Action::StartOver => self.record(SessionState::Failed, Some(Code::Aborted))?,
             Action::DiscardStaging => self.discard(parent)?,
             Action::Swap => self.swap(parent)?,
             Action::FinishSwap => {
                 self.sync(parent)?;
-                let keep_until = self.now_ms.saturating_add(self.journal.record().keep_old_ms);
+                let keep_until = self.now.wall_ms.saturating_add(self.journal.record().keep_old_ms);
                 self.journal.update(|r| (r.state, r.keep_until_ms) = (SessionState::Swapped, keep_until))?;
             }
             Action::StagingToTarget => {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::ids::{Digest, SessionId};
 use me_sync_protocol::reason::Code;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, fchmod, flock, mkdirat, open, unlinkat};
 use rustix::io::Errno;
@@ -51,11 +51,13 @@ pub struct SessionRecord {
     pub files: u64,
     /// Bytes in the manifest.
     pub bytes: u64,
+    /// The manifest's SHA-256.
+    pub manifest: Digest,
     /// The exporter's device name as it called itself: escape it before printing.
     pub peer_name: String,
     /// The exporter's PeerId.
     pub peer_id: String,
-    /// Why it failed or is parked.
+    /// Why it failed, is parked or, if its tree is kept, stopped.
     pub code: Option<Code>,
 }
 
@@ -82,6 +84,7 @@ impl From<&Record> for SessionRecord {
             updated_ms: record.updated_ms,
             files: record.files,
             bytes: record.bytes,
+            manifest: record.manifest,
             peer_name: record.peer_name.clone(),
             peer_id: record.peer_id.clone(),
             code: record.code,

@@ -13,10 +13,10 @@ use super::error::{ApplyError, PreflightError, StageError, StateError};
 use super::inode::Inode;
 use super::journal::{Method, SessionState};
 use super::modes::ModeReport;
+use super::site::Site;
 use super::survey::{Survey, survey_at};
 use super::table::Place;
 use super::target::open_resolved;
-use super::tree::Site;
 use super::{durable, mounts, names, rollback, wall_ms};
 
 /// What the caller decides during the swap.

@@ -2,7 +2,7 @@
 //! names decide the next step. One step at a time; the driver looks again after each.
 
 use super::journal::{Method, Record, SessionState};
-use super::{HISTORY_MS, SESSION_TTL_MS, SWAP_TRIES};
+use super::{HISTORY_MS, SWAP_TRIES};
 
 /// What stands at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub(crate) enum Parked {
 pub(crate) enum Action {
     /// The staging tree can still be filled.
     Resume,
-    /// The staging tree is gone: everything is pending again.
+    /// The staging tree is gone, the target is what it was: everything is pending again.
     StartOver,
     /// Delete the staging tree.
     DiscardStaging,
@@ -76,11 +76,20 @@ pub(crate) enum Action {
     Park(Parked),
 }
 
+/// What the clocks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct When {
+    /// Milliseconds since 1970.
+    pub(crate) wall_ms: u64,
+    /// The session's time is over.
+    pub(crate) expired: bool,
+}
+
 /// Decides the next step of a session. Total: every state and sight has an answer.
-pub(crate) fn decide(record: &Record, seen: Seen, now_ms: u64) -> Action {
+pub(crate) fn decide(record: &Record, seen: Seen, when: When) -> Action {
+    let When { wall_ms: now_ms, expired } = when;
     // a clock that went back makes nothing old
     let age = now_ms.saturating_sub(record.updated_ms);
-    let expired = age > SESSION_TTL_MS;
     match record.state {
         SessionState::Receiving | SessionState::Verified => receiving(record, seen, expired),
         SessionState::SwapIntent => swap_intent(record, seen, expired),

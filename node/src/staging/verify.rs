@@ -10,7 +10,9 @@ use std::sync::Arc;
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::manifest::{Entry, Node};
-use rustix::fs::{Advice, Dir, FileType, Mode, OFlags, fadvise, fchmod, futimens, openat, readlinkat};
+use rustix::fs::{
+    Advice, AtFlags, Dir, FileType, Mode, OFlags, fadvise, fchmod, futimens, openat, readlinkat, unlinkat,
+};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -18,33 +20,49 @@ use super::beneath::{DirCache, open_child};
 use super::error::StageError;
 use super::inode::{Inode, Place};
 use super::modes::times;
+use super::stamp::FileStamp;
 use super::tree::Shared;
 
 /// Entries between two reports of progress.
 const REPORT_EVERY: u32 = 1024;
 const BLOCK: usize = 256 << 10;
 
-/// Checks the whole staging tree and gives every directory its mode and time.
-pub(super) fn final_walk(shared: &Shared, progress: &mut dyn FnMut(u32)) -> Result<(), StageError> {
+/// What the walk found.
+#[derive(Debug)]
+pub(super) struct Walked {
+    /// Entries that are there.
+    pub(super) checked: u32,
+    /// Files that are wrong, in the order of the walk. They are removed.
+    pub(super) lost: Vec<EntryIndex>,
+    /// What is wrong with the first of them.
+    pub(super) error: Option<StageError>,
+}
+
+/// Checks the whole staging tree and gives every directory but the root its mode and time.
+///
+/// Files that are wrong are removed and named. Anything else that should not be there is an error.
+pub(super) fn final_walk(shared: &Shared, progress: &mut dyn FnMut(u32)) -> Result<Walked, StageError> {
     let root = shared.root.as_fd();
     let place = Inode::of(root).map_err(|err| entry_error("looking at", "the root", err))?.place();
-    let mut walk = Walk { shared, place, checked: 0, progress };
+    let mut walk = Walk { shared, place, walked: Walked { checked: 0, lost: Vec::new(), error: None }, progress };
     let mut path = String::new();
     walk.dir(root, &mut path)?;
-    if walk.checked != shared.manifest.len() {
-        return Err(missing(shared));
-    }
-    (walk.progress)(walk.checked);
+    (walk.progress)(walk.walked.checked);
+    Ok(walk.walked)
+}
+
+/// Gives the root its mode and time, the last thing of all.
+pub(super) fn finish_root(shared: &Shared) -> Result<(), StageError> {
     let header = shared.manifest.header();
-    fchmod(root, shared.modes.mode(header.root_mode, true))
-        .and_then(|()| futimens(root, &times(header.root_mtime)))
+    fchmod(&shared.root, shared.modes.mode(header.root_mode, true))
+        .and_then(|()| futimens(&shared.root, &times(header.root_mtime)))
         .map_err(|err| entry_error("finishing", "the root", err))
 }
 
 struct Walk<'a> {
     shared: &'a Shared,
     place: Place,
-    checked: u32,
+    walked: Walked,
     progress: &'a mut dyn FnMut(u32),
 }
 
@@ -57,17 +75,20 @@ impl Walk<'_> {
                 path.push('/');
             }
             path.push_str(&name);
-            self.entry(fd, &name, path)?;
+            let there = self.entry(fd, &name, path)?;
             path.truncate(length);
-            self.checked += 1;
-            if self.checked.is_multiple_of(REPORT_EVERY) {
-                (self.progress)(self.checked);
+            if there {
+                self.walked.checked += 1;
+                if self.walked.checked.is_multiple_of(REPORT_EVERY) {
+                    (self.progress)(self.walked.checked);
+                }
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &str, path: &mut String) -> Result<(), StageError> {
+    /// False: it was listed and is gone.
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &str, path: &mut String) -> Result<bool, StageError> {
         let shared = self.shared;
         let (index, entry) = shared
             .manifest
@@ -75,28 +96,14 @@ impl Walk<'_> {
             .and_then(|index| Some((index, shared.manifest.entry(index)?)))
             .ok_or_else(|| mismatch(path, "is not in the manifest"))?;
         let io = |what, err| entry_error(what, path, err);
-        let inode = Inode::at(dir, name)
-            .map_err(|err| io("looking at", err))?
-            .ok_or_else(|| mismatch(path, "vanished while it was checked"))?;
+        let Some(inode) = Inode::at(dir, name).map_err(|err| io("looking at", err))? else { return Ok(false) };
         if inode.place() != self.place {
             return Err(mismatch(path, "lies on another mount"));
         }
         match &entry.node {
             Node::File { size, sha256 } => {
-                if inode.kind() != FileType::RegularFile {
-                    return Err(mismatch(path, "is not a regular file"));
-                }
-                if inode.links() != 1 {
-                    return Err(mismatch(path, "has a second name"));
-                }
-                if !shared.is_finished(index) {
-                    return Err(mismatch(path, "was not received to its end"));
-                }
-                if inode.size() != *size {
-                    return Err(mismatch(path, "has another size"));
-                }
-                if !shared.is_untouched(index, &inode) {
-                    rehash(shared, dir, name, index, &entry, *sha256)?;
+                if let Err(wrong) = file(shared, dir, name, index, &entry, (*size, *sha256), &inode) {
+                    return self.lose(dir, name, index, wrong);
                 }
             }
             Node::Symlink { target } => {
@@ -112,7 +119,10 @@ impl Walk<'_> {
                 if !inode.is_dir() {
                     return Err(mismatch(path, "is not a directory"));
                 }
-                let fd = open_child(dir, name).map_err(|err| io("opening", err))?;
+                let fd = match open_child(dir, name) {
+                    Err(Errno::NOENT) => return Ok(false),
+                    other => other.map_err(|err| io("opening", err))?,
+                };
                 let (mode, mtime) = (shared.modes.of(&entry), entry.mtime);
                 self.dir(fd.as_fd(), path)?;
                 // after its content, so that a directory without rights can still be filled
@@ -121,8 +131,55 @@ impl Walk<'_> {
                     .map_err(|err| entry_error("finishing", path, err))?;
             }
         }
-        Ok(())
+        Ok(true)
     }
+
+    /// A file is wrong: it goes. If something stands there that cannot go, that is what is wrong with the tree.
+    fn lose(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        index: EntryIndex,
+        wrong: StageError,
+    ) -> Result<bool, StageError> {
+        self.shared.stamps.clear(index);
+        match unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(_) => return Err(wrong),
+        }
+        tracing::warn!(error = %wrong, "a staged file is not what was received");
+        self.walked.error.get_or_insert(wrong);
+        self.walked.lost.push(index);
+        Ok(false)
+    }
+}
+
+fn file(
+    shared: &Shared,
+    dir: BorrowedFd<'_>,
+    name: &str,
+    index: EntryIndex,
+    entry: &Entry<'_>,
+    (size, sha256): (u64, Digest),
+    inode: &Inode,
+) -> Result<(), StageError> {
+    let path = entry.path.as_str();
+    if inode.kind() != FileType::RegularFile {
+        return Err(mismatch(path, "is not a regular file"));
+    }
+    if inode.links() != 1 {
+        return Err(mismatch(path, "has a second name"));
+    }
+    if !shared.stamps.is_finished(index) {
+        return Err(mismatch(path, "was not received to its end"));
+    }
+    if inode.size() != size {
+        return Err(mismatch(path, "has another size"));
+    }
+    if !shared.stamps.is_untouched(index, inode) {
+        rehash(shared, dir, name, index, entry, sha256)?;
+    }
+    Ok(())
 }
 
 /// The names in a directory; one that no manifest can hold is an extra.
@@ -177,20 +234,30 @@ fn rehash(
     // whatever moved it may have changed these too
     fchmod(&file, shared.modes.of(entry)).and_then(|()| futimens(&file, &times(entry.mtime))).map_err(io)?;
     let inode = Inode::of(&file).map_err(io)?;
-    shared.stamp(index, &inode);
+    shared.stamps.set(index, FileStamp::of(&inode));
     Ok(())
 }
 
-/// Names an entry that is not there.
-fn missing(shared: &Shared) -> StageError {
+/// The files that are not there, in order. They are not finished any more.
+pub(super) fn missing_files(shared: &Shared) -> Vec<EntryIndex> {
     let mut dirs = DirCache::new(Arc::clone(&shared.root), NonZeroUsize::MIN);
-    for (_, entry) in shared.manifest.entries() {
-        let there = dirs.dir(entry.path.parent()).and_then(|dir| Inode::at(&dir, entry.path.name()));
-        if !matches!(there, Ok(Some(_))) {
-            return mismatch(entry.path.as_str(), "is missing");
-        }
+    let files = shared.manifest.entries().filter(|(_, entry)| entry.is_file());
+    let missing = files.filter(|(_, entry)| !is_there(&mut dirs, entry)).map(|(index, _)| index);
+    missing.inspect(|index| shared.stamps.clear(*index)).collect()
+}
+
+/// Names an entry that is not there.
+pub(super) fn missing(shared: &Shared) -> StageError {
+    let mut dirs = DirCache::new(Arc::clone(&shared.root), NonZeroUsize::MIN);
+    match shared.manifest.entries().find(|(_, entry)| !is_there(&mut dirs, entry)) {
+        Some((_, entry)) => mismatch(entry.path.as_str(), "is missing"),
+        None => mismatch("an entry", "is missing"),
     }
-    mismatch("an entry", "is missing")
+}
+
+fn is_there(dirs: &mut DirCache, entry: &Entry<'_>) -> bool {
+    let inode = dirs.dir(entry.path.parent()).and_then(|dir| Inode::at(&dir, entry.path.name()));
+    matches!(inode, Ok(Some(_)))
 }
 
 fn mismatch(path: &str, why: &'static str) -> StageError {

@@ -116,9 +116,9 @@ impl Disk {
     }
 
     /// The lane is gone: what there is of the file under way stays, and how much that is goes to the core.
-    fn suspend(&mut self) {
-        let partial = self.receiver.suspend();
+    fn suspend(mut self) {
         let Some(file) = self.take_file() else { return };
+        let partial = self.receiver.suspend();
         let Some(partial) = partial else {
             if let Err(e) = self.meter.on_disk(|| file.staged.discard()) {
                 tracing::warn!(error = %crate::errors::chain(&e), "a failed file could not be removed from staging");

@@ -31,10 +31,8 @@ impl ExportJob {
             Code::RetryExhausted => {
                 let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
                 let failure = Failure::exhausted(causes, Role::Exporter);
-                let hint = format!(
-                    "{}; then run the same `send` again and `me-sync retry` on the other device",
-                    failure.hint
-                );
+                let hint =
+                    format!("{}; then run the same `send` again and `me-sync retry` on the other device", failure.hint);
                 Failure { hint, ..failure }
             }
             _ => Failure::of(code, Role::Exporter),

@@ -206,8 +206,8 @@ impl ImportJob {
         match (code, &self.session) {
             (Code::RetryExhausted, Some(session)) => {
                 let failing = session.core.failures().into_iter();
-                let causes = failing
-                    .map(|(index, reason)| Some(self.details.get(&index).map_or(reason.into(), |d| d.code)));
+                let causes =
+                    failing.map(|(index, reason)| Some(self.details.get(&index).map_or(reason.into(), |d| d.code)));
                 Failure::exhausted(causes, Role::Importer)
             }
             _ => Failure::of(code, Role::Importer),
@@ -226,7 +226,7 @@ fn verify_and_swap(
     let sealed = match staging.seal(&mut |_| {}) {
         Ok(sealed) => sealed,
         Err(SealError::Unstaged { staging, entries, .. }) => return Swap::Unstaged(staging, entries),
-        Err(SealError::Stage(e)) => return Swap::Done(Err(described(e.code(), &e))),
+        Err(SealError::Failed(e)) => return Swap::Done(Err(described(e.code(), &e))),
     };
     match last_word.get() {
         Word::GoOn => {}

@@ -297,7 +297,8 @@ impl ImportJob {
             LaneEvent::Files { reports, details } => {
                 for failed in details {
                     let attempts = self.details.get(&failed.index).map_or(0, |seen| seen.attempts) + 1;
-                    self.details.insert(failed.index, Detail { code: failed.code, os_error: failed.os_error, attempts });
+                    self.details
+                        .insert(failed.index, Detail { code: failed.code, os_error: failed.os_error, attempts });
                 }
                 self.checkpoints.note(&reports);
                 self.input(Input::Files(reports), shared);
@@ -345,13 +346,5 @@ impl ImportJob {
             self.route.addresses.insert(0, address);
         }
         self.touch_record(summary, shared);
-    }
-
-    /// The failure of a job whose exporter was not there.
-    pub(super) fn last_try(&self) -> Option<Failure> {
-        match &self.session.as_ref()?.link {
-            Link::Down(redial) => redial.last.clone(),
-            Link::Up(_) | Link::Draining => None,
-        }
     }
 }

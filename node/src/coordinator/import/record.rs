@@ -129,7 +129,9 @@ impl ImportJob {
 
     pub(super) fn how_to_resume(&self) -> String {
         match self.party {
-            Some((session, _)) => format!("everything that arrived is kept: `me-sync resume {}` goes on", session.short()),
+            Some((session, _)) => {
+                format!("everything that arrived is kept: `me-sync resume {}` goes on", session.short())
+            }
             None => "start it again when you want".to_owned(),
         }
     }
@@ -137,7 +139,10 @@ impl ImportJob {
     pub(super) fn how_to_retry(&self) -> String {
         match self.party {
             Some((session, _)) => {
-                format!("then start `send` there again and `me-sync retry {}` here: only those files are sent", session.short())
+                format!(
+                    "then start `send` there again and `me-sync retry {}` here: only those files are sent",
+                    session.short()
+                )
             }
             None => "then start again".to_owned(),
         }

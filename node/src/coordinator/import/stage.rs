@@ -17,7 +17,7 @@ use super::{ImportJob, Session};
 use crate::api::{OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, FileStamp, SessionInfo, Staging, Target, TargetFacts};
+use crate::staging::{self, FileStamp, ReopenError, SessionInfo, Staging, Target, TargetFacts};
 use crate::store::StoreError;
 
 /// Names of the top of the incoming tree that a review shows.
@@ -163,7 +163,8 @@ impl ImportJob {
         let (state, stop, copied) = (shared.state.clone(), self.stop_staging.clone(), self.local_bytes.clone());
         self.off_thread(shared, JobEvent::Staged, move || {
             let staging = Staging::create(target, manifest, id, &state, info).map_err(|e| described(e.code(), &e))?;
-            match staging.reuse(&stop, &copied) {
+            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            match staging.reuse(&state, threads, &stop, &copied) {
                 Ok(found) => Ok((staging, found)),
                 Err(e) => {
                     let failure = described(e.code(), &e);
@@ -192,12 +193,14 @@ impl ImportJob {
                     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
                     let mut found = staging.survey(threads, &stop, &hashed).map_err(|e| described(e.code(), &e))?;
                     if !looked {
-                        found.ok.extend(staging.reuse(&stop, &hashed).map_err(|e| described(e.code(), &e))?);
+                        found.ok.extend(
+                            staging.reuse(&state, threads, &stop, &hashed).map_err(|e| described(e.code(), &e))?,
+                        );
                     }
                     Ok(Found::Tree { staging: Box::new(staging), ok: found.ok, partial: found.partial })
                 }
                 // it had not come to a staging tree
-                Err(e) if e.code() == Code::SessionUnknown => {
+                Err(ReopenError::Unknown { .. }) => {
                     let target = Target::pin(&path, &options).map_err(|e| described(e.code(), &e))?;
                     Ok(Found::Target(Box::new(target)))
                 }

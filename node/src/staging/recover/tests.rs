@@ -47,16 +47,57 @@ fn crashed(existed: bool, state: SessionState, happened: bool, method: Method) -
     ground
 }
 
+// RELIABILITY F67
 #[test]
-fn unfinished_sessions_are_discarded_and_the_target_is_untouched() {
+fn unfinished_sessions_stay_silently_until_their_time_is_over() {
+    for state in [SessionState::Receiving, SessionState::Verified] {
+        for gone in [false, true] {
+            let ground = crashed(true, state, false, Method::Exchange);
+            let before = image(&ground.target(), true);
+            if gone {
+                remove(&ground.parent().join(&journal(&ground).record().staging));
+            }
+            let names = ground.names();
+            assert_eq!(outcomes(&ground, SystemTime::now()), []);
+            assert_eq!(outcomes(&ground, SystemTime::now() + Duration::from_secs(23 * 3600)), []);
+            assert_eq!((ground.names(), ground.states()), (names, vec![state]));
+            // a clock that went back ends nothing
+            assert_eq!(outcomes(&ground, UNIX_EPOCH), []);
+            assert_eq!(outcomes(&ground, later(2)), [Outcome::Discarded]);
+            assert_eq!((ground.names(), ground.states()), (vec!["t".to_owned()], vec![SessionState::Failed]));
+            assert_eq!(ground.state.sessions().unwrap()[0].code, Some(Code::SessionExpired));
+            assert_eq!(image(&ground.target(), true), before);
+            assert_eq!(outcomes(&ground, later(2)), []);
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_session_is_ended_on_request_unless_somebody_works_on_it() {
     let ground = Ground::with_old();
+    let id = SessionId([1; 16]);
+    let missing = discard(&ground.state, id, Code::Aborted).unwrap_err();
+    assert_eq!(missing.code(), Code::SessionUnknown);
+    let staging = ground.staged(1, SMALL);
+    let busy = discard(&ground.state, id, Code::Aborted).unwrap_err();
+    assert_eq!(busy.code(), Code::StateLocked);
+    staging.suspend();
     let before = image(&ground.target(), true);
-    drop(ground.staged(1, SMALL));
-    assert!(ground.names().len() == 2);
-    assert_eq!(outcomes(&ground, SystemTime::now()), [Outcome::Discarded]);
+    discard(&ground.state, id, Code::Aborted).unwrap();
     assert_eq!((ground.names(), ground.states()), (vec!["t".to_owned()], vec![SessionState::Failed]));
     assert_eq!(image(&ground.target(), true), before);
-    assert_eq!(outcomes(&ground, SystemTime::now()), []);
+    assert_eq!(ground.state.sessions().unwrap()[0].code, Some(Code::Aborted));
+    assert_eq!(discard(&ground.state, id, Code::Aborted).unwrap_err().code(), Code::SessionUnknown);
+    let dir = ground.state.path().join("sessions").join(id.to_string());
+    let mut left: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["journal.a", "journal.b"], "the manifest is not kept for history");
+    for state in [SessionState::SwapIntent, SessionState::Committed, SessionState::RollbackIntent] {
+        let ground = crashed(true, state, false, Method::Exchange);
+        let names = ground.names();
+        assert!(discard(&ground.state, id, Code::Aborted).is_err(), "{state:?}");
+        assert_eq!(ground.names(), names);
+    }
 }
 
 #[test]
@@ -250,7 +291,7 @@ fn a_crash_right_after_the_staging_directory_was_made_leaves_nothing() {
     fs::create_dir(&staging).unwrap();
     journal.update(|r| r.new = None).unwrap();
     drop(journal);
-    assert_eq!(outcomes(&ground, SystemTime::now()), [Outcome::Discarded]);
+    assert_eq!(outcomes(&ground, later(2)), [Outcome::Discarded]);
     assert_eq!(ground.names(), ["t"]);
 }
 

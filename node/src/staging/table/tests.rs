@@ -2,11 +2,19 @@
 
 use proptest::prelude::*;
 
+use super::super::SESSION_TTL_MS;
 use super::super::journal::tests::sample;
+use super::super::seen::LastSeen;
 use super::*;
 use Place::{Absent, New, Old, Other};
 
 const HOUR: u64 = 3_600_000;
+
+/// As of this wall time; the sample record has no other clock.
+fn decide(record: &Record, seen: Seen, wall_ms: u64) -> Action {
+    let now = LastSeen { wall_ms, ..LastSeen { wall_ms: 0, boot_id: [0; 16], boot_ms: 0 } };
+    super::decide(record, seen, When { wall_ms, expired: record.is_expired(None, &now) })
+}
 
 fn record(state: SessionState) -> Record {
     Record { state, tries: 1, keep_until_ms: 10 * HOUR, ..sample() }

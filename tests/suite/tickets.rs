@@ -28,7 +28,7 @@ fn no() -> Vec<u8> {
 
 async fn expired(node: &TestNode, world: &World) -> Ticket {
     let source = Source::scan(&world.path("source"), &ScanOptions::default()).expect("fine");
-    let options = OfferOptions { ttl: Duration::from_secs(1) };
+    let options = OfferOptions { ttl: Duration::from_secs(1), ..OfferOptions::default() };
     let offer = node.node.handle().offer(source, options).await.expect("offered");
     assert_eq!(failed(&offer.job).await, Code::SessionExpired);
     offer.ticket

@@ -256,7 +256,9 @@ async fn answer(mut stream: Stream, answers: Answers) {
     let response = match Request::decode(&raw) {
         Ok(Request::Hello(_)) => answers.hello,
         Ok(Request::Redeem(_)) => answers.redeem,
-        Ok(Request::Resume(_) | Request::Result(_) | Request::Status(_) | Request::Abort(_)) | Err(_) => encode(&Response::Done),
+        Ok(Request::Resume(_) | Request::Status(_) | Request::Abort(_) | Request::Result(_)) | Err(_) => {
+            encode(&Response::Done)
+        }
     };
     stream.write_all(&response).await.ok();
     stream.close().await.ok();

@@ -6,6 +6,7 @@ pub(crate) mod peer;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod tree;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::peer::Peer;
 use crate::support::relay::{Course, Dice, End, Fate, How};
 use crate::support::tree::file;
-use crate::support::wire::{Journey, Wire, sees, waits_for_its_peer};
+use crate::support::wire::{Journey, Wire, sees};
 use crate::support::{completed, failed};
 
 /// Runs at once: they mostly wait.
@@ -136,7 +136,6 @@ async fn a_ticket_whose_redemption_was_not_heard_gives_the_same_session_again_to
     wire.relay.cut(How::Reset);
     assert_eq!(failed(&job).await, Code::PeerGone);
     assert_eq!(job.view().session_id, None, "the answer did come through");
-    waits_for_its_peer(&offer.job).await;
     let mut other = Peer::dial(&offer.ticket).await;
     assert_eq!(other.redeem(&offer.ticket).await, encode(&Response::Refused(Code::TicketInvalid)));
     let again = wire.import(&offer).await;

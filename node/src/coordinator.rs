@@ -51,7 +51,7 @@ use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::{self, Clock, LastSeen};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
-use crate::source::{HashProgress, Snapshot, Source, SourceError};
+use crate::source::{HashCache, HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, StoreHandle, Write};
 use crate::transfer::LaneReport;
@@ -77,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) net: NetHandle,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
+    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) clock: Clock,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
@@ -178,6 +179,8 @@ pub(crate) struct TicketParts {
     pub(crate) id: TicketId,
     pub(crate) secret: me_sync_protocol::ids::Secret,
     pub(crate) expires_at_ms: u64,
+    /// The ticket is that of an earlier offer, whose session goes on.
+    pub(crate) continues: bool,
 }
 
 /// An import whose target is pinned and checked.
@@ -268,6 +271,7 @@ pub(crate) struct Setup {
     pub(crate) net_events: mpsc::Receiver<NetEvent>,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
+    pub(crate) hashes: Option<Arc<HashCache>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
@@ -310,6 +314,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         net: setup.net,
         state: setup.state,
         store: setup.store,
+        hashes: setup.hashes,
         clock: Clock::start(),
         retry: setup.retry,
         max_lanes: setup.max_lanes,
@@ -429,27 +434,25 @@ impl Coordinator {
         let id = self.admit()?;
         let expires = self.shared.clock.now().after(ttl);
         let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let record = match earlier {
-            Some(record) => {
-                self.tickets.restore(id, &record);
-                record
-            }
-            None => {
-                let name = source
-                    .summary()
-                    .root
-                    .file_name()
-                    .map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
-                let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
-                export::first_record(ticket, secret, expires_at_ms, &source, name)
-            }
+        // one that a job of this node works on is not over with its process
+        let is_live = |record: &ExportRecord| {
+            self.jobs.values().any(|job| matches!(job, Job::Export(job) if job.record().ticket == record.ticket))
         };
-        let parts = TicketParts { id: record.ticket, secret: record.ticket_secret.clone(), expires_at_ms };
+        let earlier = earlier.filter(|record| !is_live(record));
+        let continues = earlier.is_some();
+        // a ticket for whoever comes, and besides it the earlier session, for its own importer only
+        let name = source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+        let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
+        let parts = TicketParts { id: ticket, secret: secret.clone(), expires_at_ms, continues };
+        let fresh = export::first_record(ticket, secret, expires_at_ms, &source, name);
+        if let Some(record) = &earlier {
+            self.tickets.restore(id, record);
+        }
         let (view, watch) = watch::channel(JobView::new(Role::Exporter));
         let hashing = Arc::new(HashProgress::default());
         let stop_hashing = Arc::new(AtomicBool::new(false));
         self.hash(id, source, hashing.clone(), stop_hashing.clone());
-        let start = export::Start { hashing, stop_hashing, expires, record };
+        let start = export::Start { hashing, stop_hashing, expires, fresh, earlier };
         self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, start, &self.shared))));
         Ok((parts, JobHandle { id, view: watch, coordinator: self.handle.clone() }))
     }
@@ -457,9 +460,10 @@ impl Coordinator {
     /// Hashes on all cores while the importer is still on its way.
     fn hash(&self, id: JobId, source: Source, progress: Arc<HashProgress>, stop: Arc<AtomicBool>) {
         let events = self.shared.events.clone();
+        let cache = self.shared.hashes.clone();
         tokio::task::spawn_blocking(move || {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, &progress, &stop).map(Arc::new);
+            let hashed = source.hash(threads, cache.as_deref(), &progress, &stop).map(Arc::new);
             // a coordinator that is gone does not need the news
             events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
         });

@@ -19,7 +19,7 @@ use crate::api::JobHandle;
 use crate::coordinator::{self, CoordinatorHandle, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
-use crate::source::Source;
+use crate::source::{HashCache, Source};
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -309,11 +309,16 @@ impl Node {
             let keypair = identity::load_or_create(&state_dir)?;
             let state = StateDir::open(&state_dir)?;
             let store = Store::open(&state_dir)?;
+            // it only saves time
+            let hashes = HashCache::open(&state_dir)
+                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
+                .ok();
             let recovered = start::settle(&state, &store, SystemTime::now())?;
             let ports = store.ports()?;
-            Ok::<_, NodeError>((lock, keypair, state, store, recovered, ports))
+            Ok::<_, NodeError>((lock, keypair, state, store, hashes, recovered, ports))
         });
-        let (lock, keypair, state, store, recovered, ports) = prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let (lock, keypair, state, store, hashes, recovered, ports) =
+            prepared.await.map_err(|_| NodeError::Interrupted)??;
         let store = StoreHandle::spawn(store)?;
         let net_config = NetConfig {
             listen: config.listen.clone(),
@@ -333,6 +338,7 @@ impl Node {
             net_events,
             state: state.clone(),
             store: store.clone(),
+            hashes: hashes.map(Arc::new),
             retry: config.retry,
             max_lanes,
             max_chunk,
@@ -391,7 +397,13 @@ impl NodeHandle {
         let peer = self.net.local_peer().to_bytes();
         let name = &self.config.device_name;
         let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
-        Ok(Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, continues, job })
+        Ok(Offer {
+            ticket_uri: ticket.to_uri(),
+            ticket,
+            expires_at_ms: parts.expires_at_ms,
+            continues: continues.filter(|_| parts.continues),
+            job,
+        })
     }
 
     /// Imports with a ticket. The target is resolved, locked and checked before anything is sent. A ticket whose
@@ -407,7 +419,7 @@ impl NodeHandle {
         let pin_options = target_options.clone();
         let pinned = tokio::task::spawn_blocking(move || Target::pin(&path, &pin_options));
         let target = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
-        if let Some(record) = self.begun_with(&ticket, target.path()).await? {
+        if let Some(record) = self.begun_with(&ticket, peer, target.path()).await? {
             // the session pins it again
             drop(target);
             let ask = options.consent == Consent::Ask;

@@ -9,6 +9,7 @@
 //! What changes a file without a trace in its size and times is found by the importer, who checks the SHA-256.
 
 mod beneath;
+mod cache;
 mod error;
 mod hash;
 mod read;
@@ -20,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+pub use cache::HashCache;
 pub use error::{ReadError, SourceError};
 pub use read::{Snapshot, SnapshotReader, SourceFile};
 pub use skipped::{Skipped, SkippedReport, SpecialCounts};
@@ -80,7 +82,8 @@ impl Source {
     }
 
     /// Hashes every file on `threads` threads and seals the manifest. A file that changes meanwhile is hashed
-    /// again, up to three times.
+    /// again, up to three times. A file whose hash is in the `cache` is not even opened; new hashes go there, also
+    /// when this ends early.
     ///
     /// # Errors
     /// A file keeps changing, has vanished or cannot be read (the latter two only without `skip_unreadable`); the
@@ -88,12 +91,13 @@ impl Source {
     pub fn hash(
         self,
         threads: NonZeroUsize,
+        cache: Option<&HashCache>,
         progress: &HashProgress,
         stop: &AtomicBool,
     ) -> Result<Snapshot, SourceError> {
         let Self { mut tree, options, summary } = self;
         let mut skipped = summary.skipped;
-        let digests = hash::hash_all(&mut tree, &mut skipped, &options, threads, progress, stop)?;
+        let digests = hash::hash_all(&mut tree, &mut skipped, &options, threads, cache, progress, stop)?;
         Snapshot::seal(tree, digests, summary.root, skipped)
     }
 }
@@ -147,6 +151,10 @@ pub struct HashProgress {
     pub bytes_done: AtomicU64,
     /// Bytes to hash in all; follows files that grew or shrank since the walk.
     pub bytes_total: AtomicU64,
+    /// Files among those done that were not read, since the cache knew them.
+    pub files_known: AtomicU64,
+    /// Their bytes, which count as done.
+    pub bytes_known: AtomicU64,
 }
 
 #[cfg(test)]

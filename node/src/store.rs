@@ -2,7 +2,7 @@
 //! secrets, which received files are durable, which failed and why, and the ports it listened on.
 //!
 //! Owns that file. Refuses: a file that is damaged, torn, foreign, open to others or of a newer version; it is named
-//! and left, never repaired by a guess. Every page is checked when it is opened, and every write is one transaction
+//! and stays where it is, and nothing in it is guessed at. Every page is checked when it is opened, and every write is one transaction
 //! that is on the disk when the call returns, so a crash leaves all of it or nothing.
 //!
 //! [`Store`] blocks; a running node drives it through [`StoreHandle`], whose one thread keeps the order of the calls.
@@ -10,7 +10,7 @@
 mod actor;
 mod codec;
 mod durable;
-mod error;
+pub(crate) mod error;
 pub(crate) mod file;
 mod record;
 mod sweep;
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// Another process has it; it is damaged, foreign, open to others or of a newer version; reading or writing
-    /// failed. The file is left as it is.
+    /// failed. A file that is refused stays where it is.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let Opened { db, path } = file::open(state_dir, STORE_FILE, CACHE, lay_out, check)?;
         Ok(Self { db, path })

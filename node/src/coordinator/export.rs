@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libp2p::PeerId;
 use me_sync_protocol::exporter::{Exporter, Input, Output};
-use me_sync_protocol::ids::{Digest, Moment, SessionId};
+use me_sync_protocol::ids::{Digest, Moment, SessionId, TicketId};
 use me_sync_protocol::message::{Granted, Resume, Resumed};
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
@@ -49,6 +49,8 @@ pub(super) struct ExportJob {
     /// When the ticket is void if no importer has come.
     expires: Moment,
     record: ExportRecord,
+    /// For another importer than that of the session that goes on, as long as that one has not come.
+    fresh: Option<ExportRecord>,
     session: Option<Session>,
     /// Sessions that ended because the tree has changed. Their importer redeems the ticket again.
     former: Vec<SessionId>,
@@ -80,13 +82,20 @@ pub(super) struct Start {
     pub(super) hashing: Arc<HashProgress>,
     pub(super) stop_hashing: Arc<AtomicBool>,
     pub(super) expires: Moment,
-    pub(super) record: ExportRecord,
+    /// What the new ticket opens.
+    pub(super) fresh: ExportRecord,
+    /// An unfinished session of an earlier process.
+    pub(super) earlier: Option<ExportRecord>,
 }
 
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { hashing, stop_hashing, expires, record } = start;
+        let Start { hashing, stop_hashing, expires, fresh, earlier } = start;
+        let (record, fresh) = match earlier {
+            Some(earlier) => (earlier, Some(fresh)),
+            None => (fresh, None),
+        };
         let mut job = Self {
             id,
             view,
@@ -95,6 +104,7 @@ impl ExportJob {
             stop_hashing,
             expires,
             record,
+            fresh,
             session: None,
             former: Vec::new(),
             rate: RateMeter::default(),
@@ -130,8 +140,25 @@ impl ExportJob {
         self.session = Some(Session::new(peer, granted, core));
     }
 
+    /// May this ticket of the job open a session? Not while another importer is served.
+    pub(super) fn takes_ticket(&self, ticket: TicketId) -> bool {
+        ticket == self.record.ticket
+            || self.fresh.is_some() && self.session.as_ref().is_none_or(|s| s.connection.is_none())
+    }
+
     /// The ticket was redeemed, for the first time or for a new session.
-    pub(super) fn granted(&mut self, peer: PeerId, from: Option<Connected>, granted: Granted, shared: &Shared) {
+    pub(super) fn granted(
+        &mut self,
+        ticket: TicketId,
+        peer: PeerId,
+        from: Option<Connected>,
+        granted: Granted,
+        shared: &Shared,
+    ) {
+        if let Some(fresh) = self.fresh.take_if(|fresh| fresh.ticket == ticket) {
+            // the earlier session stays on record, for its importer
+            self.record = fresh;
+        }
         let mut core = Exporter::new(shared.retry, shared.clock.now());
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
@@ -197,6 +224,7 @@ impl ExportJob {
         let Some(session) = &mut self.session else { return };
         session.conversation += 1;
         session.lost = None;
+        self.fresh = None;
         let link = ControlLink::spawn(self.id, session.conversation, stream, shared.events.clone());
         session.connection = Some(Connection::new(link));
         let importer_holds = session.importer_holds;

@@ -17,13 +17,14 @@ impl Coordinator {
     pub(super) fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
         match request {
             Request::Redeem(redeem) => self.redeem(peer, from, redeem, reply),
-            Request::Resume(resume) => {
-                let answer = self.resume_for(peer, from, resume);
-                if let Response::Refused(code) = &answer {
-                    tracing::info!(%peer, session = %resume.session_id.short(), %code, "a resume was refused");
+            Request::Resume(resume) => match self.resume_for(peer, from, resume) {
+                Some(answer) => reply.send(answer),
+                None => {
+                    // no job here works on it; what is on record decides whether to ask again later
+                    let (store, id) = (self.shared.store.clone(), resume.session_id);
+                    tokio::spawn(async move { reply.send(Response::Refused(at_rest(&store, id, peer).await)) });
                 }
-                reply.send(answer);
-            }
+            },
             Request::Status(query) => reply.send(self.status(peer, query.session_id)),
             Request::Result(result) => self.result(peer, result, reply),
             Request::Abort(abort) => {
@@ -58,6 +59,17 @@ impl Coordinator {
             Ok(redeemed) if is_over(&redeemed.job) => Err(Code::TicketInvalid),
             other => other,
         };
+        let is_busy = |job| match self.jobs.get(job) {
+            Some(Job::Export(job)) => !job.takes_ticket(redeem.ticket_id),
+            Some(Job::Import(_)) | None => false,
+        };
+        let answer = match answer {
+            Ok(redeemed) if redeemed.is_new && is_busy(&redeemed.job) => {
+                self.tickets.release(redeem.ticket_id);
+                Err(Code::Busy)
+            }
+            other => other,
+        };
         let redeemed = match answer {
             Ok(redeemed) => redeemed,
             Err(code) => {
@@ -69,7 +81,7 @@ impl Coordinator {
         let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job).filter(|_| redeemed.is_new) else {
             return reply.send(granted);
         };
-        job.granted(peer, from, redeemed.granted, &self.shared);
+        job.granted(redeem.ticket_id, peer, from, redeemed.granted, &self.shared);
         // 6.3: the answer goes out when the session would survive a crash of this process
         let (store, record) = (self.shared.store.clone(), job.record().clone());
         tokio::spawn(async move {
@@ -83,37 +95,36 @@ impl Coordinator {
         });
     }
 
-    /// Same peer and same resume secret, or the session does not exist for it.
-    fn resume_for(&mut self, peer: PeerId, from: Option<Connected>, ask: &Resume) -> Response {
+    /// Same peer and same resume secret, or the session does not exist for it. None: no job here works on it.
+    fn resume_for(&mut self, peer: PeerId, from: Option<Connected>, ask: &Resume) -> Option<Response> {
         let ours = self.allowance();
         let (exporter, importer) = (self.shared.net.local_peer().to_bytes(), peer.to_bytes());
         let ends = Ends { exporter: &exporter, importer: &importer };
-        for job in self.jobs.values_mut() {
-            let Job::Export(job) = job else { continue };
-            if job.is_over() {
-                continue;
-            }
+        let exports = self.jobs.values_mut().filter_map(|job| match job {
+            Job::Export(job) if !job.is_over() => Some(job),
+            Job::Export(_) | Job::Import(_) => None,
+        });
+        for job in exports {
             if job.session() == Some((ask.session_id, peer)) {
                 let proven = job.resume_secret().is_some_and(|secret| {
                     proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
                 });
-                if !proven {
-                    return Response::Refused(Code::SessionUnknown);
-                }
-                return match job.resumed(from, ask, ours, &self.shared) {
+                let resumed = if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
+                return Some(match resumed {
                     Ok(resumed) => Response::Resumed(resumed),
-                    Err(code) => Response::Refused(code),
-                };
+                    Err(code) => {
+                        tracing::info!(%peer, session = %ask.session_id.short(), %code, "a resume was refused");
+                        Response::Refused(code)
+                    }
+                });
             }
             if job.is_superseded(ask.session_id) && job.record().peer == Some(peer) {
-                return Response::Refused(Code::ManifestChanged);
+                return Some(Response::Refused(Code::ManifestChanged));
             }
         }
-        match self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (ask.session_id, peer)) {
-            // whoever resumes has not heard how it ended
-            Some((_, _, state)) => Response::Refused(state.code.unwrap_or(Code::SessionUnknown)),
-            None => Response::Refused(Code::SessionUnknown),
-        }
+        let ended = self.ended.iter().find(|(session, owner, _)| (*session, *owner) == (ask.session_id, peer));
+        // whoever resumes has not heard how it ended
+        ended.and_then(|(_, _, state)| state.code).map(Response::Refused)
     }
 
     fn result(&mut self, peer: PeerId, result: &SessionResult, reply: Reply) {
@@ -169,4 +180,17 @@ async fn settle(store: &StoreHandle, id: SessionId, peer: PeerId, failed: Option
         store.put_export(record).await?;
     }
     Ok(true)
+}
+
+/// What to answer a peer that resumes a session that no job works on.
+async fn at_rest(store: &StoreHandle, id: SessionId, peer: PeerId) -> Code {
+    match store.export_of(id).await {
+        Ok(Some(record)) if record.peer == Some(peer) => match record.state {
+            // its tree is not offered at the moment
+            SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => Code::Busy,
+            SessionStatus::Completed | SessionStatus::Ended => record.failed_code.unwrap_or(Code::SessionUnknown),
+        },
+        Ok(_) => Code::SessionUnknown,
+        Err(_) => Code::Busy,
+    }
 }

@@ -91,6 +91,13 @@ impl TicketBook {
         self.tickets.insert(record.ticket, ticket);
     }
 
+    /// Nobody has redeemed this ticket after all.
+    pub(super) fn release(&mut self, ticket: TicketId) {
+        if let Some(ticket) = self.tickets.get_mut(&ticket) {
+            (ticket.owner, ticket.granted) = (None, None);
+        }
+    }
+
     /// The session that the job's ticket opened is over, because the tree has changed: its owner may open another.
     pub(super) fn supersede(&mut self, job: JobId) {
         self.tickets.values_mut().filter(|ticket| ticket.job == job).for_each(|ticket| ticket.granted = None);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::message::{AbortSession, Request};
 use me_sync_protocol::reason::Code;
@@ -216,10 +216,16 @@ impl NodeHandle {
     }
 
     /// The session that this ticket has begun, if it can go on into this target.
-    pub(super) async fn begun_with(&self, ticket: &Ticket, target: &Path) -> Result<Option<ImportRecord>, ImportError> {
+    pub(super) async fn begun_with(
+        &self,
+        ticket: &Ticket,
+        peer: PeerId,
+        target: &Path,
+    ) -> Result<Option<ImportRecord>, ImportError> {
         let imports = self.store.imports().await?;
         // the newest: a ticket opens another session when the source has changed
-        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id) else {
+        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id && record.peer == peer)
+        else {
             return Ok(None);
         };
         match record.state {

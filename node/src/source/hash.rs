@@ -2,14 +2,15 @@
 //!
 //! Large files are taken first, the largest first of all, so that none is left to one thread at the end; small ones
 //! follow in blocks of neighbours, which share directory handles. Threads only read the tree; what they find goes
-//! through a bounded channel to the caller's thread, which owns it.
+//! through a bounded channel to the caller's thread, which owns it. With a cache, files that are known by what the walk
+//! saw are done without being opened, and one more thread writes down the hashes of the others.
 
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use me_sync_protocol::ids::Digest;
 use rustix::fs::{Advice, fadvise, fstat};
@@ -17,6 +18,7 @@ use rustix::io::{Errno, read};
 use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DirCache, OpenRefused, is_exhaustion};
+use super::cache::{HashCache, WRITER_QUEUE, is_settled};
 use super::error::SourceError;
 use super::skipped::SkippedReport;
 use super::tree::{Kind, Stamp, Tree};
@@ -40,12 +42,13 @@ pub(super) fn hash_all(
     skipped: &mut SkippedReport,
     options: &ScanOptions,
     threads: NonZeroUsize,
+    cache: Option<&HashCache>,
     progress: &HashProgress,
     stop: &AtomicBool,
 ) -> Result<Vec<Digest>, SourceError> {
     let mut digests = vec![Digest([0; Digest::LEN]); tree.records().len()];
     let mut outcomes = Outcomes::default();
-    let job = Job::new(tree, options, progress, stop);
+    let job = Job::new(tree, options, cache, progress, stop);
     let (files, bytes) = job.totals();
     progress.files_total.store(files, Relaxed);
     progress.bytes_total.store(bytes, Relaxed);
@@ -58,9 +61,22 @@ pub(super) fn hash_all(
             scope.spawn(move || job.work(dirs, &reports));
         }
         drop(reports);
+        let writer = cache.map(|cache| {
+            let (writer, hashes) = sync_channel(WRITER_QUEUE);
+            scope.spawn(move || cache.write_down(&hashes));
+            writer
+        });
         // leaving this loop drops the receiver, and every thread stops at its next report
         for report in arriving {
-            for (record, outcome) in report? {
+            let report = report?;
+            if let Some(writer) = &writer {
+                let new = report.iter().filter_map(|(_, outcome)| outcome.to_keep()).collect::<Vec<_>>();
+                if !new.is_empty() {
+                    // a writer that is gone has said so; the hashes count all the same
+                    writer.send(new).ok();
+                }
+            }
+            for (record, outcome) in report {
                 outcomes.take(&mut digests, tree, record, outcome);
             }
         }
@@ -86,8 +102,25 @@ pub(super) fn hash_all(
 
 /// What became of one file.
 enum Outcome {
-    Hashed { digest: Digest, stamp: Stamp },
-    LeftOut { why: String },
+    Hashed {
+        digest: Digest,
+        stamp: Stamp,
+        /// The cache is to be told.
+        keep: bool,
+    },
+    LeftOut {
+        why: String,
+    },
+}
+
+impl Outcome {
+    /// What the cache is told.
+    fn to_keep(&self) -> Option<(Stamp, Digest)> {
+        match self {
+            Self::Hashed { digest, stamp, keep: true } => Some((*stamp, *digest)),
+            Self::Hashed { .. } | Self::LeftOut { .. } => None,
+        }
+    }
 }
 
 type Report = Result<Vec<(u32, Outcome)>, SourceError>;
@@ -103,7 +136,7 @@ impl Outcomes {
     fn take(&mut self, digests: &mut [Digest], tree: &Tree, record: u32, outcome: Outcome) {
         self.count += 1;
         match outcome {
-            Outcome::Hashed { digest, stamp } => {
+            Outcome::Hashed { digest, stamp, keep: _ } => {
                 digests[record as usize] = digest;
                 if !tree.is_stamped(record, &stamp) {
                     self.restamped.push((record, stamp));
@@ -117,6 +150,7 @@ impl Outcomes {
 struct Job<'a> {
     tree: &'a Tree,
     skip_unreadable: bool,
+    cache: Option<&'a HashCache>,
     progress: &'a HashProgress,
     stop: &'a AtomicBool,
     /// Another thread failed.
@@ -135,14 +169,20 @@ enum Unsettled {
 }
 
 enum Attempt {
-    Hashed(Digest, Stamp),
+    Hashed { digest: Digest, stamp: Stamp, keep: bool },
     Again(Unsettled),
     Refused(io::Error),
     Stopped,
 }
 
 impl<'a> Job<'a> {
-    fn new(tree: &'a Tree, options: &ScanOptions, progress: &'a HashProgress, stop: &'a AtomicBool) -> Self {
+    fn new(
+        tree: &'a Tree,
+        options: &ScanOptions,
+        cache: Option<&'a HashCache>,
+        progress: &'a HashProgress,
+        stop: &'a AtomicBool,
+    ) -> Self {
         let mut large: Vec<u32> = (0u32..)
             .zip(tree.records())
             .filter(|(_, record)| record.kind == Kind::File && record.size >= LARGE)
@@ -152,6 +192,7 @@ impl<'a> Job<'a> {
         Self {
             tree,
             skip_unreadable: options.skip_unreadable,
+            cache,
             progress,
             stop,
             failed: AtomicBool::new(false),
@@ -176,7 +217,7 @@ impl<'a> Job<'a> {
         while !self.stopping() {
             let unit = self.cursor.fetch_add(1, Relaxed);
             let Some(files) = self.files_of(unit) else { return };
-            let mut done = Vec::with_capacity(files.len());
+            let (mut done, files) = self.known(files);
             for record in files {
                 self.tree.path(record, &mut path);
                 match self.settle(record, &path, &mut dirs, &mut buffer) {
@@ -195,6 +236,31 @@ impl<'a> Job<'a> {
                 return;
             }
         }
+    }
+
+    /// Splits files into those whose hash is known and those that have to be read.
+    fn known(&self, files: Vec<u32>) -> (Vec<(u32, Outcome)>, Vec<u32>) {
+        let mut done = Vec::with_capacity(files.len());
+        let Some(cache) = self.cache else { return (done, files) };
+        let stamps: Vec<Stamp> = files.iter().map(|record| self.tree.stamp(*record)).collect();
+        let found = cache.find(&stamps);
+        let mut unknown = Vec::new();
+        for ((record, stamp), found) in files.into_iter().zip(stamps).zip(found) {
+            match found {
+                Some(found) => {
+                    for (files, bytes) in [
+                        (&self.progress.files_known, &self.progress.bytes_known),
+                        (&self.progress.files_done, &self.progress.bytes_done),
+                    ] {
+                        files.fetch_add(1, Relaxed);
+                        bytes.fetch_add(stamp.size, Relaxed);
+                    }
+                    done.push((record, Outcome::Hashed { digest: found.digest, stamp, keep: found.is_old }));
+                }
+                None => unknown.push(record),
+            }
+        }
+        (done, unknown)
     }
 
     /// The files of a unit; none behind the last one.
@@ -223,14 +289,14 @@ impl<'a> Job<'a> {
         loop {
             let mut counted = 0;
             let attempt = self.attempt(path, dirs, buffer, &mut counted);
-            if !matches!(attempt, Attempt::Hashed(..)) {
+            if !matches!(attempt, Attempt::Hashed { .. }) {
                 self.progress.bytes_done.fetch_sub(counted, Relaxed);
             }
             let why = match attempt {
-                Attempt::Hashed(digest, stamp) => {
+                Attempt::Hashed { digest, stamp, keep } => {
                     adjust(&self.progress.bytes_total, declared, stamp.size);
                     self.progress.files_done.fetch_add(1, Relaxed);
-                    return Ok(Some(Outcome::Hashed { digest, stamp }));
+                    return Ok(Some(Outcome::Hashed { digest, stamp, keep }));
                 }
                 Attempt::Stopped => return Ok(None),
                 Attempt::Again(why) => match pauses.next() {
@@ -265,6 +331,8 @@ impl<'a> Job<'a> {
     }
 
     fn attempt(&self, path: &str, dirs: &mut DirCache, buffer: &mut [u8], counted: &mut u64) -> Attempt {
+        // by a wall that stands before 1970, nothing is settled
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (file, before) = match dirs.open_file(self.tree.root.as_fd(), path) {
             Ok(opened) => opened,
             Err(OpenRefused::Gone | OpenRefused::NotRegular) => return Attempt::Again(Unsettled::Replaced),
@@ -280,7 +348,9 @@ impl<'a> Job<'a> {
             Err(err) => return Attempt::Refused(err.into()),
         };
         match fstat(&file) {
-            Ok(stat) if Stamp::of(&stat) == before => Attempt::Hashed(digest, before),
+            Ok(stat) if Stamp::of(&stat) == before => {
+                Attempt::Hashed { digest, stamp: before, keep: is_settled(&before, began) }
+            }
             Ok(_) => Attempt::Again(Unsettled::Written),
             Err(err) => Attempt::Refused(err.into()),
         }

@@ -96,6 +96,12 @@ impl Snapshot {
             && entry.mtime == Some(mtime(stamp.mtime))
     }
 
+    /// Device and inode of the entry when it was hashed.
+    pub(super) fn identity(&self, index: EntryIndex) -> Option<(u64, u64)> {
+        let id = self.ids.get(index.at())?;
+        Some((*self.devices.get(id.dev as usize)?, id.ino))
+    }
+
     fn path(&self, index: EntryIndex) -> String {
         self.manifest.entry(index).map(|entry| entry.path.as_str().to_owned()).unwrap_or_default()
     }

@@ -1,5 +1,6 @@
 //! Claims about the exporter's side of a tree, on real file systems.
 
+mod cache;
 mod hash;
 mod read;
 mod walk;
@@ -62,7 +63,7 @@ fn snapshot_of(source: Source) -> Arc<Snapshot> {
 }
 
 fn hash_with(source: Source, threads: usize) -> Result<Snapshot, SourceError> {
-    source.hash(NonZeroUsize::new(threads).unwrap(), &HashProgress::default(), &AtomicBool::new(false))
+    source.hash(NonZeroUsize::new(threads).unwrap(), None, &HashProgress::default(), &AtomicBool::new(false))
 }
 
 fn leave_out_all() -> ScanOptions {

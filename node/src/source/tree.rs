@@ -174,6 +174,20 @@ impl Tree {
             && id.is(stamp, &self.devices)
     }
 
+    /// What the file system said of the entry.
+    pub(super) fn stamp(&self, index: u32) -> Stamp {
+        let (record, id) = (self.record(index), &self.ids[index as usize]);
+        Stamp {
+            // every id has a device on the list
+            dev: self.devices.get(id.dev as usize).copied().unwrap_or(0),
+            ino: id.ino,
+            size: record.size,
+            mode: record.mode,
+            mtime: (record.mtime_secs, record.mtime_nanos),
+            ctime: (id.ctime_secs, id.ctime_nanos),
+        }
+    }
+
     pub(super) fn leave_out(&mut self, index: u32) {
         self.records[index as usize].kind = Kind::LeftOut;
     }

@@ -15,7 +15,7 @@ use super::error::Fault;
 use super::{ExportRecord, FailureRecord, ImportRecord, LastSeen, ListenPort, Store, StoreError, Swept, durable};
 
 /// Calls that wait for the store's thread.
-const QUEUE: usize = 256;
+pub(super) const QUEUE: usize = 256;
 
 /// A change to the store.
 #[derive(Debug, Clone)]
@@ -264,7 +264,7 @@ impl StoreHandle {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

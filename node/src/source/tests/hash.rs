@@ -24,7 +24,7 @@ fn every_file_gets_its_own_hash_whatever_the_number_of_threads() {
         let source = ground.scan().unwrap();
         let bytes = source.summary().bytes;
         let threads = NonZeroUsize::new(threads).unwrap();
-        let snapshot = source.hash(threads, &progress, &AtomicBool::new(false)).unwrap();
+        let snapshot = source.hash(threads, None, &progress, &AtomicBool::new(false)).unwrap();
         assert_eq!((progress.files_done.load(Relaxed), progress.files_total.load(Relaxed)), (210, 210));
         assert_eq!((progress.bytes_done.load(Relaxed), progress.bytes_total.load(Relaxed)), (bytes, bytes));
         for (_, entry) in snapshot.manifest().entries() {
@@ -50,7 +50,7 @@ fn a_file_that_changed_after_the_walk_is_taken_as_it_is_when_hashed() {
     let source = ground.scan().unwrap();
     fs::write(&file, "after, and longer").unwrap();
     let progress = HashProgress::default();
-    let snapshot = Arc::new(source.hash(NonZeroUsize::MIN, &progress, &AtomicBool::new(false)).unwrap());
+    let snapshot = Arc::new(source.hash(NonZeroUsize::MIN, None, &progress, &AtomicBool::new(false)).unwrap());
     assert_eq!(serve(&snapshot, "d/f").unwrap(), b"after, and longer");
     assert_eq!(snapshot.manifest().total_bytes(), 17);
     assert_eq!(progress.bytes_total.load(Relaxed), 17);
@@ -141,7 +141,7 @@ fn the_stop_flag_ends_hashing() {
     let ground = Ground::new();
     ground.file("f", "x");
     let stop = AtomicBool::new(true);
-    let err = ground.scan().unwrap().hash(NonZeroUsize::MIN, &HashProgress::default(), &stop).unwrap_err();
+    let err = ground.scan().unwrap().hash(NonZeroUsize::MIN, None, &HashProgress::default(), &stop).unwrap_err();
     assert_eq!(err.code(), Code::Aborted);
 }
 
@@ -154,7 +154,7 @@ fn the_stop_flag_ends_the_reading_of_one_large_file() {
     let source = ground.scan().unwrap();
     let (progress, stop) = (HashProgress::default(), AtomicBool::new(false));
     let err = std::thread::scope(|scope| {
-        let hashing = scope.spawn(|| source.hash(NonZeroUsize::MIN, &progress, &stop));
+        let hashing = scope.spawn(|| source.hash(NonZeroUsize::MIN, None, &progress, &stop));
         while progress.bytes_done.load(Relaxed) == 0 {
             std::thread::yield_now();
         }

@@ -235,7 +235,6 @@ impl Exporter {
                 self.frame(now, frame)
             }
             Input::Result(failed) => self.result(failed),
-            Input::Sent { .. } | Input::Moved { .. } if self.is_waiting() => Ok(()),
             Input::Sent { files, bytes, failed } => {
                 self.liveness.finished(now, files);
                 self.sent(files, bytes, failed);

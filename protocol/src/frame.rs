@@ -270,6 +270,13 @@ pub struct Progress {
     pub waiting: bool,
 }
 
+impl Progress {
+    /// Takes the place of one that was not sent: whatever either of them waited for counts.
+    pub(crate) fn renew(&mut self, newer: Self) {
+        *self = Self { waiting: self.waiting || newer.waiting, ..newer };
+    }
+}
+
 /// Body of `abort` (SPEC §5.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

@@ -134,11 +134,27 @@ fn hello() -> Hello {
     }
 }
 
-fn requests() -> [(&'static str, Request); 4] {
+fn requests() -> [(&'static str, Request); 8] {
     let ends = Ends { exporter: &peer(0xee), importer: &peer(0x11) };
     let proof = proof::redeem(&secret(), TICKET, ends, NONCE);
     let redeem = Redeem { ticket_id: TICKET, nonce: NONCE, proof, max_lanes: 4, max_chunk: 262_144 };
+    let (manifest_sha256, resume_proof) = (sample().sha256(), proof::resume(&secret(), SESSION, ends, NONCE));
+    let resume = Resume {
+        session_id: SESSION,
+        nonce: NONCE,
+        proof: resume_proof,
+        max_lanes: 4,
+        max_chunk: 262_144,
+        manifest_sha256: Some(manifest_sha256),
+    };
     [
+        ("request_resume", Request::Resume(resume)),
+        ("request_resume_without_manifest", Request::Resume(Resume { manifest_sha256: None, ..resume })),
+        ("request_result", Request::Result(SessionResult { session_id: SESSION, failed: None })),
+        (
+            "request_result_failed",
+            Request::Result(SessionResult { session_id: SESSION, failed: Some(Code::TargetChanged) }),
+        ),
         ("request_hello", Request::Hello(hello())),
         ("request_redeem", Request::Redeem(redeem)),
         ("request_status", Request::Status(SessionQuery { session_id: SESSION })),
@@ -146,7 +162,7 @@ fn requests() -> [(&'static str, Request); 4] {
     ]
 }
 
-fn responses() -> [(&'static str, Response); 6] {
+fn responses() -> [(&'static str, Response); 7] {
     let granted = Granted {
         session_id: SESSION,
         resume_secret: secret(),
@@ -161,6 +177,10 @@ fn responses() -> [(&'static str, Response); 6] {
         ("response_granted", Response::Granted(granted)),
         ("response_status", Response::Status(SessionState { phase: Phase::Applying, code: None, ..failed })),
         ("response_status_failed", Response::Status(failed)),
+        (
+            "response_resumed",
+            Response::Resumed(Resumed { expires_at_ms: 1_700_000_600_000, lanes: 2, max_chunk: 262_144 }),
+        ),
         ("response_done", Response::Done),
         ("response_refused", Response::Refused(Code::TicketInvalid)),
     ]
@@ -207,7 +227,7 @@ fn a_manifest_has_exactly_these_bytes_and_this_hash() {
     }
 }
 
-// SPEC §6.1, §6.3, §6.5, §6.6
+// SPEC §6.1, §6.3, §6.4, §6.5, §6.6, §6.8
 #[test]
 fn every_request_and_response_has_exactly_these_bytes() {
     for (name, request) in requests() {

@@ -15,6 +15,7 @@ impl Exporter {
         self.state = State::Preparing;
         self.connected = true;
         self.importer_holds = importer_holds;
+        self.peer = None;
         self.waiting = false;
         self.liveness = Liveness::new(now);
         self.offer_manifest(now);
@@ -26,7 +27,6 @@ impl Exporter {
             return;
         }
         self.connected = false;
-        self.peer = None;
         self.state = State::Waiting;
         self.drop_outputs();
         self.outputs.push_back(Output::Suspended { reset });
@@ -73,7 +73,11 @@ impl Exporter {
             // SPEC §5.8
             let waiting = std::mem::take(&mut self.waiting);
             let progress = Progress { phase: self.phase(), counters: self.counters, waiting };
-            self.send(Frame::Progress(progress));
+            // one that a slow control stream has not taken yet makes way for the newer
+            match self.outputs.back_mut() {
+                Some(Output::Send(Frame::Progress(last))) if last.phase == progress.phase => last.renew(progress),
+                _ => self.send(Frame::Progress(progress)),
+            }
         }
     }
 

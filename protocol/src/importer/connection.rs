@@ -116,7 +116,11 @@ impl Importer {
     pub(super) fn tell_progress(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let progress = Progress { phase: self.phase(), counters: self.counters(), waiting };
-        self.send(Frame::Progress(progress));
+        // one that a slow control stream has not taken yet makes way for the newer
+        match self.outputs.back_mut() {
+            Some(Output::Send(Frame::Progress(last))) if last.phase == progress.phase => last.renew(progress),
+            _ => self.send(Frame::Progress(progress)),
+        }
     }
 
     pub(super) fn send(&mut self, frame: Frame) {

@@ -12,23 +12,24 @@ use me_sync_protocol::frame::{
 };
 use me_sync_protocol::ids::{EntryIndex, Moment};
 use me_sync_protocol::importer;
-use me_sync_protocol::limits::{MAX_LIST, MIN_RATE, STALL};
+use me_sync_protocol::limits::{MAX_LIST, MIN_RATE};
 use me_sync_protocol::manifest::{Manifest, Node};
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::{Code, FailureReason};
 use me_sync_protocol::retry::RetryPolicy;
 
-use crate::pair::{Fault, Outcomes, Pair, Scenario, Side, Step};
+use crate::pair::{Fault, Outcomes, Pair, Scenario, Side};
 use crate::tree::Tree;
 
-const ITEMS: &[(&str, usize)] = &[("a", 3), ("b", 500), ("d/e/f", 0), ("d/g", 64), ("empty/", 0), ("l@", 0), ("z", 65)];
-const BOTH_OK: Outcomes = (Some(Ok(())), Some(Ok(())));
+pub(crate) const ITEMS: &[(&str, usize)] =
+    &[("a", 3), ("b", 500), ("d/e/f", 0), ("d/g", 64), ("empty/", 0), ("l@", 0), ("z", 65)];
+pub(crate) const BOTH_OK: Outcomes = (Some(Ok(())), Some(Ok(())));
 
-fn both(code: Code) -> Outcomes {
+pub(crate) fn both(code: Code) -> Outcomes {
     (Some(Err(code)), Some(Err(code)))
 }
 
-fn fails_untouched(scenario: Scenario, code: Code) -> Pair {
+pub(crate) fn fails_untouched(scenario: Scenario, code: Code) -> Pair {
     for seed in 0..20 {
         let pair = Pair::play(scenario.clone(), seed);
         assert_eq!(pair.outcome(), both(code), "{}", pair.report());
@@ -99,7 +100,7 @@ fn a_changed_source_file_is_named_at_the_exporter_and_disturbs_no_other() {
 
 #[test]
 fn a_declined_session_moves_no_file() {
-    let pair = fails_untouched(Scenario::of(ITEMS).fault(Fault::Decline), Code::Aborted);
+    let pair = fails_untouched(Scenario::of(ITEMS).fault(Fault::Decline), Code::Declined);
     assert_eq!(pair.sends, []);
 }
 
@@ -130,41 +131,6 @@ fn stopping_either_side_at_any_step_leaves_old_or_new_and_both_sides_over() {
 }
 
 #[test]
-fn losing_the_connection_at_any_step_leaves_old_or_new_and_both_sides_over() {
-    let whole = Pair::play(Scenario::of(ITEMS), 3).log.len();
-    for step in 1..whole {
-        let pair = Pair::play(Scenario::of(ITEMS).fault(Fault::Disconnect { step }), 3);
-        assert!(pair.exporter_over.is_some() && pair.importer_over.is_some(), "{}", pair.report());
-    }
-}
-
-#[test]
-fn a_peer_that_falls_silent_is_given_up_after_thirty_seconds_in_every_phase() {
-    let whole = Pair::play(Scenario::of(ITEMS), 5).log.len();
-    for side in [Side::Exporter, Side::Importer] {
-        for step in 0..whole {
-            let pair = Pair::play(Scenario::of(ITEMS).fault(Fault::Mute { side, step }), 5);
-            let victim = if side == Side::Exporter { pair.importer_over } else { pair.exporter_over };
-            assert!(matches!(victim, Some(Ok(()) | Err(Code::Timeout))), "{}", pair.report());
-            assert!(pair.now <= Moment(3 * STALL), "{}", pair.report());
-        }
-    }
-    let pair = Pair::play(Scenario::of(ITEMS).fault(Fault::Mute { side: Side::Exporter, step: 0 }), 0);
-    assert_eq!((pair.importer_over, pair.now), (Some(Err(Code::Timeout)), Moment(STALL)));
-}
-
-#[test]
-fn a_long_apply_goes_on_when_the_exporter_falls_silent() {
-    let mut scenario = Scenario { apply: Duration::from_secs(600), ..Scenario::of(ITEMS) };
-    let mut pair = Pair::new(scenario.clone());
-    pair.run_until(|pair| pair.importer.is_applying());
-    scenario.faults.push(Fault::Mute { side: Side::Exporter, step: pair.log.len() });
-    let pair = Pair::play(scenario, 0);
-    assert_eq!(pair.outcome(), BOTH_OK, "{}", pair.report());
-    assert!(pair.log.len() < 500, "{} steps", pair.log.len());
-}
-
-#[test]
 fn a_person_may_think_for_two_hours() {
     let scenario = Scenario { think: Duration::from_secs(7200), ..Scenario::of(ITEMS) };
     let pair = Pair::play(scenario, 0);
@@ -175,16 +141,6 @@ fn a_person_may_think_for_two_hours() {
 #[test]
 fn an_apply_that_fails_is_told_to_the_exporter() {
     fails_untouched(Scenario::of(ITEMS).fault(Fault::ApplyFails), Code::IoError);
-}
-
-#[test]
-fn when_the_result_is_lost_the_importer_is_done_and_the_exporter_does_not_claim_success() {
-    let mut pair = Pair::new(Scenario::of(ITEMS));
-    pair.run_until(|pair| pair.importer_over.is_some());
-    assert!(pair.exporter.is_finalizing());
-    pair.step(Step::Disconnect);
-    assert_eq!(pair.outcome(), (Some(Err(Code::PeerGone)), Some(Ok(()))));
-    assert_eq!(pair.live, pair.scenario.tree.image);
 }
 
 #[test]
@@ -291,10 +247,10 @@ fn gives_up(bytes: u64, waiting_on_us: bool) -> (Option<u64>, Option<u64>) {
         out.handle(second(n), exporter::Input::Frame(progress())).expect("legal");
         into.handle(second(n), importer::Input::Moved { bytes, waiting_on_us }).expect("legal");
         into.handle(second(n), importer::Input::Frame(progress())).expect("legal");
-        if out.phase() == Phase::Failed {
+        if out.is_waiting() {
             over.0.get_or_insert(n);
         }
-        if into.phase() == Phase::Failed {
+        if into.is_waiting() {
             over.1.get_or_insert(n);
         }
     }
@@ -335,7 +291,7 @@ fn files_without_bytes_are_progress() {
         into.handle(now, importer::Input::Files(vec![report])).expect("legal");
         out.handle(now, exporter::Input::Frame(progress())).expect("legal");
         out.handle(now, exporter::Input::Sent { files: 1, bytes: 0, failed: Vec::new() }).expect("legal");
-        assert!(into.phase() != Phase::Failed && out.phase() != Phase::Failed, "given up at file {n}");
+        assert!(!into.is_waiting() && !out.is_waiting(), "given up at file {n}");
     }
 }
 

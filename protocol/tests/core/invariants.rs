@@ -1,16 +1,18 @@
 //! Properties over random trees, faults, schedules and hostile peers. `Pair` checks its invariants after every step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use me_sync_protocol::exporter;
-use me_sync_protocol::file::LaneStep;
+use me_sync_protocol::file::{LaneReceiver, LaneStep, Requested};
 use me_sync_protocol::frame::{
     Abort, FileBegin, FileEnd, FinalizeRequest, FinalizeResult, Frame, IndexRange, ManifestEnd, PartialFile,
     PendingList, PhaseEnd, RetryBegin, RetryEnd,
 };
 use me_sync_protocol::ids::{Digest, EntryIndex, Moment};
 use me_sync_protocol::importer;
+use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -121,6 +123,12 @@ enum Act {
     Accept,
     Pass(u64),
     Sent(u64),
+    /// The connection is lost, or there is another.
+    Lost,
+    Again(bool),
+    /// Request `result`; sealing found a file missing.
+    Result(Option<Code>),
+    Unstaged(u32),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -131,6 +139,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::Accept),
         1 => (0..40_000_u64).prop_map(Act::Pass),
         2 => (0..4_u64).prop_map(Act::Sent),
+        1 => Just(Act::Lost),
+        2 => any::<bool>().prop_map(Act::Again),
+        1 => prop_oneof![Just(None), Just(Some(Code::NoSpace))].prop_map(Act::Result),
+        1 => (0..5_u32).prop_map(Act::Unstaged),
     ];
     vec(act, 1..40)
 }
@@ -154,9 +166,10 @@ proptest! {
         prop_assert!(pair.importer_over.is_some(), "{}", pair.report());
         prop_assert!(pair.exporter_over.is_some() || !pair.was_opened(), "{}", pair.report());
         prop_assert!(pair.now <= Moment(Duration::from_secs(900)), "{}", pair.report());
-        // no file is sent more often than the bulk and three rounds allow
+        // no file is sent more often than the bulk and three rounds of every conversation allow
+        let most = usize::try_from(4 * pair.dials()).expect("few");
         for (_, index) in &pair.sends {
-            prop_assert!(pair.sends.iter().filter(|(_, other)| other == index).count() <= 4, "{}", pair.report());
+            prop_assert!(pair.sends.iter().filter(|(_, other)| other == index).count() <= most, "{}", pair.report());
         }
     }
 
@@ -182,13 +195,17 @@ proptest! {
     fn an_importer_survives_any_exporter(at in prop::sample::select(At::ALL.to_vec()), acts in acts()) {
         let tree = hostile_tree();
         let mut core = importer_at(at, &tree);
-        let mut lanes = None;
+        let mut lanes: Option<(Arc<Requested>, [LaneReceiver; 2])> = None;
         let (mut now, mut over) = (Moment::default(), false);
         let mut kept = [0, 0];
         for act in acts {
             // before the manifest there is nothing that a lane could be checked against
             if at >= At::Review {
-                lanes.get_or_insert_with(|| [lane(&core, &tree), lane(&core, &tree)]);
+                // and a lane takes what is requested when it is opened
+                let requested = core.requested();
+                if lanes.as_ref().is_none_or(|(before, _)| !Arc::ptr_eq(before, requested)) {
+                    lanes = Some((requested.clone(), [lane(&core, &tree), lane(&core, &tree)]));
+                }
             }
             let mut frames = Vec::new();
             match act {
@@ -200,7 +217,22 @@ proptest! {
                     now = now.after(Duration::from_millis(ms));
                     core.handle(now, importer::Input::Tick).expect("ours");
                 }
-                Act::Sent(_) => {}
+                Act::Lost => core.handle(now, importer::Input::Lost).expect("ours"),
+                Act::Again(_) => {
+                    // the old lanes end before
+                    for partial in lanes.take().into_iter().flat_map(|(_, lanes)| lanes).filter_map(LaneReceiver::suspend) {
+                        core.handle(now, importer::Input::Suspended(partial)).expect("ours");
+                    }
+                    core.handle(now, importer::Input::Lost).expect("ours");
+                    core.handle(now, importer::Input::Resumed).expect("ours");
+                }
+                Act::Unstaged(index) => {
+                    if core.is_applying() && kept[usize::from(index == 1)] == 1 {
+                        kept[usize::from(index == 1)] = 0;
+                    }
+                    core.handle(now, importer::Input::Unstaged(vec![EntryIndex(index)])).expect("ours");
+                }
+                Act::Sent(_) | Act::Result(_) => {}
                 Act::Lane(n, frame) => frames.push((n, frame)),
                 Act::WholeFile(n, index) => {
                     let index = EntryIndex(index);
@@ -210,7 +242,7 @@ proptest! {
                 }
             }
             for (n, frame) in frames {
-                let Some(lanes) = lanes.as_mut().filter(|_| !over) else { continue };
+                let Some((_, lanes)) = lanes.as_mut().filter(|_| !over) else { continue };
                 use me_sync_protocol::file::FileReport;
                 let input = match lanes[n].handle(frame) {
                     Ok(LaneStep::Keep(file)) => {
@@ -251,14 +283,16 @@ proptest! {
     fn an_exporter_survives_any_importer(at in prop::sample::select(Out::ALL.to_vec()), acts in acts()) {
         let tree = hostile_tree();
         let mut core = exporter_at(at, &tree);
-        let (mut now, mut over, mut served) = (Moment::default(), false, 0);
+        let (mut now, mut over, mut served, mut conversations) = (Moment::default(), false, 0, 1);
         for act in acts {
             match act {
                 Act::Control(frame) | Act::Lane(_, frame) => {
-                    let finalizing = core.is_finalizing();
+                    // a result belongs to the conversation that asked for it, or comes late on its control stream
+                    let finalizing = core.is_finalizing()
+                        && matches!(core.phase(), Phase::FinalVerifying | Phase::Applying | Phase::WaitingForPeer);
                     let good = matches!(frame, Frame::FinalizeResult(FinalizeResult { failed: None }));
                     core.handle(now, exporter::Input::Frame(frame)).ok();
-                    let done = core.phase() == me_sync_protocol::progress::Phase::Completed;
+                    let done = core.phase() == Phase::Completed;
                     prop_assert!(over || done == (finalizing && good));
                 }
                 Act::Pass(ms) => {
@@ -268,10 +302,22 @@ proptest! {
                 Act::Sent(files) => {
                     core.handle(now, exporter::Input::Sent { files, bytes: 4 * files, failed: Vec::new() }).expect("ours");
                 }
-                Act::Accept | Act::WholeFile(..) => {}
+                Act::Lost => core.handle(now, exporter::Input::Lost).expect("ours"),
+                Act::Again(holds) => {
+                    let importer_holds = holds.then(|| tree.manifest.sha256());
+                    core.handle(now, exporter::Input::Opened { importer_holds }).expect("ours");
+                    conversations += 1;
+                }
+                Act::Result(failed) => {
+                    let (finalizing, was_over) = (core.is_finalizing(), over);
+                    core.handle(now, exporter::Input::Result(failed)).ok();
+                    let done = core.phase() == Phase::Completed;
+                    prop_assert!(was_over || done == (finalizing && failed.is_none()));
+                }
+                Act::Accept | Act::WholeFile(..) | Act::Unstaged(_) => {}
             }
             let outputs = drain_exporter(&mut core);
-            prop_assert!(outputs.len() <= 3, "{outputs:?}");
+            prop_assert!(outputs.len() <= 6, "{outputs:?}");
             for output in outputs {
                 prop_assert!(!over, "{output:?} after the end");
                 match output {
@@ -280,7 +326,7 @@ proptest! {
                     exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
                 }
             }
-            prop_assert!(served <= 8, "each of two files four times at most");
+            prop_assert!(served <= 8 * conversations, "each of two files four times in a conversation at most");
         }
     }
 }

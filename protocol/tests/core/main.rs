@@ -2,7 +2,11 @@
 
 mod conversation;
 mod invariants;
+mod lists;
+mod losses;
 mod pair;
+mod resume;
+mod simulation;
 mod states;
 mod tree;
 mod violations;

@@ -43,6 +43,17 @@ impl Tree {
             };
             image.insert(path.to_owned(), item);
         }
+        Self::from_image(image)
+    }
+
+    /// The same tree with one more file: another manifest.
+    pub(crate) fn edited(&self) -> Self {
+        let mut image = self.image.clone();
+        image.insert("zz-new".to_owned(), Item::File(content("zz-new", 70)));
+        Self::from_image(image)
+    }
+
+    fn from_image(image: Image) -> Self {
         let mut builder = ManifestBuilder::new(Some(0o755), None);
         for (path, item) in &image {
             let node = match item {
@@ -77,10 +88,10 @@ impl Tree {
     }
 
     /// The image that applying these staged files gives; a file that was not staged is missing from it.
-    pub(crate) fn staged_image(&self, staged: &BTreeMap<EntryIndex, Bytes>) -> Image {
+    pub(crate) fn staged_image(&self, staged: &BTreeMap<EntryIndex, Vec<u8>>) -> Image {
         let entries = self.manifest.entries().filter_map(|(index, entry)| {
             let item = match entry.node {
-                Node::File { .. } => Item::File(staged.get(&index)?.clone()),
+                Node::File { .. } => Item::File(Bytes::copy_from_slice(staged.get(&index)?)),
                 Node::Dir => Item::Dir,
                 Node::Symlink { target } => Item::Link(target.into_owned()),
             };

@@ -140,3 +140,83 @@ fn a_failed_write_and_a_failed_read_both_fail_the_file() {
     let entry = FailedEntry { index: EntryIndex(2), reason: FailureReason::IoError };
     assert_eq!(lane.handle(gone), Ok(LaneStep::Drop { entry, from_exporter: Some(Code::SourceChanged) }));
 }
+
+fn continued(offset: u64) -> Frame {
+    Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: digest(b"alpha"), offset })
+}
+
+/// A lane whose entry 0 has these bytes staged, `offset` of which were named.
+fn staged(bytes: &[u8]) -> LaneReceiver {
+    let manifest = lane().manifest;
+    let mut local = LocalFile::begin(&manifest, EntryIndex(0)).expect("a file");
+    local.update(bytes);
+    let requested = Requested::with_partial(3, local.into_partial());
+    requested.request(EntryIndex(0));
+    LaneReceiver::new(manifest, Arc::new(requested), 4096)
+}
+
+// SPEC §5.4, §6.4
+#[test]
+fn a_file_continues_at_the_named_offset_or_starts_anew_and_nowhere_else() {
+    let whole = LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5 });
+    let mut lane = staged(b"alp");
+    assert_eq!(lane.handle(continued(3)), Ok(LaneStep::Continue(EntryIndex(0), 3)));
+    lane.handle(chunk(b"ha")).expect("inside");
+    assert_eq!(lane.handle(end(0)).as_ref(), Ok(&whole));
+    let mut lane = staged(b"alp");
+    assert_eq!(lane.handle(continued(0)), Ok(LaneStep::Create(EntryIndex(0))));
+    lane.handle(chunk(b"alpha")).expect("inside");
+    assert_eq!(lane.handle(end(0)).as_ref(), Ok(&whole));
+    for offset in [1, 2, 4, 5, u64::MAX] {
+        let refused = staged(b"alp").handle(continued(offset)).map_err(|v| v.code);
+        assert_eq!(refused, Err(Code::OffsetMismatch), "{offset}");
+    }
+}
+
+#[test]
+fn an_offset_is_good_for_one_transfer() {
+    let mut lane = staged(b"alP");
+    lane.handle(continued(3)).expect("named");
+    lane.handle(chunk(b"ha")).expect("inside");
+    assert_eq!(lane.handle(end(0)), Ok(failed(0, FailureReason::HashMismatch)), "what was staged was wrong");
+    lane.requested.request(EntryIndex(0));
+    assert_eq!(lane.handle(continued(3)).map_err(|v| v.code), Err(Code::OffsetMismatch));
+}
+
+#[test]
+fn a_lane_that_goes_keeps_what_is_right_of_its_file() {
+    let kept = |frames: Vec<Frame>| {
+        let mut lane = staged(b"alp");
+        frames.into_iter().for_each(|frame| drop(lane.handle(frame).expect("legal")));
+        lane.suspend().map(|p| (p.index().0, p.offset()))
+    };
+    assert_eq!(kept(vec![]), None);
+    assert_eq!(kept(vec![continued(0)]), None, "not a byte of it");
+    assert_eq!(kept(vec![continued(3)]), Some((0, 3)));
+    assert_eq!(kept(vec![continued(3), chunk(b"h")]), Some((0, 4)));
+    assert_eq!(kept(vec![continued(3), chunk(b"ha")]), Some((0, 5)), "only the end did not come");
+    assert_eq!(kept(vec![continued(3), chunk(b"ho")]), None, "all bytes, and wrong");
+    assert_eq!(kept(vec![continued(3), chunk(b"hat")]), None, "too many");
+    assert_eq!(kept(vec![continued(3), chunk(b"ha"), end(0)]), None, "no file is under way");
+    let mut lane = staged(b"alp");
+    lane.handle(continued(3)).expect("named");
+    lane.fail(FailureReason::IoError);
+    assert!(lane.suspend().is_none(), "what could not be written is not kept");
+}
+
+#[test]
+fn a_file_is_continued_from_lane_to_lane() {
+    let mut rest = None;
+    for (n, byte) in [&b"a"[..], b"l", b"p", b"h", b"a", b""].into_iter().enumerate() {
+        let requested = Requested::with_partial(3, rest.take());
+        requested.request(EntryIndex(0));
+        let mut lane = LaneReceiver::new(lane().manifest, Arc::new(requested), 4096);
+        lane.handle(continued(n as u64)).expect("where the last one ended");
+        if byte.is_empty() {
+            assert!(matches!(lane.handle(end(0)), Ok(LaneStep::Keep(_))));
+        } else {
+            lane.handle(chunk(byte)).expect("inside");
+            rest = lane.suspend();
+        }
+    }
+}

@@ -2,3 +2,5 @@
 //! what comes out is the tree that went in.
 
 mod cuts;
+mod silence;
+mod weather;

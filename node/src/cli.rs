@@ -3,22 +3,29 @@
 //! stdout is data only, stderr is for people. Every way out goes through [`exit::Exit`]; whatever came from
 //! a peer or a file system is escaped before it is printed. Knows the library only by its public face.
 
+mod abort;
+mod book;
 mod completions;
 mod demo;
 mod exit;
+mod failures;
 mod follow;
 mod globals;
 mod human;
+mod import;
+mod live;
 mod out;
 mod peers;
 mod prompt;
 mod qr;
 mod receive;
 mod render;
+mod resume;
 mod rollback;
 mod sample_tree;
 mod send;
 mod sessions;
+mod status;
 mod stop;
 mod ticket_input;
 mod tree_compare;
@@ -28,6 +35,7 @@ use clap::{Parser, Subcommand};
 use exit::{CliError, Exit};
 use globals::Globals;
 use out::Out;
+use resume::Verb;
 use stop::Stop;
 
 const ABOUT: &str = "Moves a whole directory tree from one device to another: verified, and applied in \
@@ -37,6 +45,7 @@ const AFTER_HELP: &str = "\
 Examples:
   me-sync send ~/photos             on the device that has the tree
   me-sync receive ~/photos          on the other one; asks for the ticket
+  me-sync resume                    goes on with what was interrupted
   me-sync rollback ~/photos         puts back what was there before
   me-sync demo                      both devices in one process
 
@@ -46,7 +55,7 @@ Exit codes:
   3 peer not found     7 source             12 health check failed
   4 ticket refused     8 target preflight   13 timed out
                        9 target drifted     14 other version
- 15 node or state     16 locked            130 interrupted";
+ 15 node or state     16 locked            130 interrupted, can be resumed";
 
 #[derive(Debug, Parser)]
 #[command(name = "me-sync", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 80)]
@@ -70,15 +79,30 @@ enum Command {
         after_help = receive::EXAMPLES
     )]
     Receive(receive::Args),
+    /// Go on with a session that was interrupted, on either device
+    #[command(after_help = resume::EXAMPLES)]
+    Resume(resume::Args),
+    /// Try the files again that failed in every round
+    #[command(after_help = resume::RETRY_EXAMPLES)]
+    Retry(resume::Args),
+    /// End an unfinished session for good
+    #[command(after_help = abort::EXAMPLES)]
+    Abort(abort::Args),
     /// List devices on this network that run me-sync
     #[command(after_help = peers::EXAMPLES)]
     Peers(peers::Args),
     /// Put back the tree that the last migration into a directory replaced
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(rollback::Args),
-    /// List migrations into this device, newest first
+    /// List migrations of this device: unfinished ones first, then the newest
     #[command(after_help = sessions::EXAMPLES)]
     Sessions(sessions::Args),
+    /// Show all that is known of one session
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Args),
+    /// List the files of a session that failed, and why
+    #[command(after_help = failures::EXAMPLES)]
+    Failures(failures::Args),
     /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
@@ -117,6 +141,11 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
         match cli.command {
             Command::Send(args) => send::run(args, &globals, out, &stop).await,
             Command::Receive(args) => receive::run(args, &globals, out, &stop).await,
+            Command::Resume(args) => resume::run(args, Verb::Resume, &globals, out, &stop).await,
+            Command::Retry(args) => resume::run(args, Verb::Retry, &globals, out, &stop).await,
+            Command::Abort(args) => abort::run(args, &globals, out, &stop).await,
+            Command::Status(args) => status::run(args, &globals, out, &stop).await,
+            Command::Failures(args) => failures::run(args, &globals, out, &stop).await,
             Command::Peers(args) => peers::run(args, &globals, out, &stop).await,
             Command::Rollback(args) => rollback::run(args, &globals, out, &stop).await,
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,

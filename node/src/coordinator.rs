@@ -441,7 +441,8 @@ impl Coordinator {
         let earlier = earlier.filter(|record| !is_live(record));
         let continues = earlier.is_some();
         // a ticket for whoever comes, and besides it the earlier session, for its own importer only
-        let name = source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
+        let name =
+            source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
         let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
         let parts = TicketParts { id: ticket, secret: secret.clone(), expires_at_ms, continues };
         let fresh = export::first_record(ticket, secret, expires_at_ms, &source, name);

@@ -4,12 +4,14 @@ mod sessions;
 mod start;
 
 pub use self::sessions::{ResumeError, Unfinished};
+pub use self::start::settle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use libp2p::{Multiaddr, PeerId};
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::limits::{DEFAULT_CHUNK, MAX_CHUNK, MAX_LANES, TICKET_TTL};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
@@ -159,11 +161,13 @@ pub struct OfferOptions {
     pub ttl: Duration,
     /// Do not go on with an unfinished session of this tree. Default: go on.
     pub fresh: bool,
+    /// Go on with this session; where it cannot be, the offer is refused. Default: the newest one of this tree.
+    pub session: Option<SessionId>,
 }
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false }
+        Self { ttl: TICKET_TTL, fresh: false, session: None }
     }
 }
 
@@ -194,6 +198,12 @@ pub enum OfferError {
     /// The session store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// That session cannot be gone on with by offering this tree in this way.
+    #[error("session {session} does not send this tree", session = session.short())]
+    Unknown {
+        /// Which.
+        session: SessionId,
+    },
     /// The node takes no more jobs.
     #[error("the node takes no more jobs ({0})")]
     Refused(Code),
@@ -206,6 +216,7 @@ impl OfferError {
             Self::Ttl => Code::TicketInvalid,
             Self::Net(e) => e.code(),
             Self::Store(e) => e.code(),
+            Self::Unknown { .. } => Code::SessionUnknown,
             Self::Refused(code) => *code,
         }
     }
@@ -389,7 +400,10 @@ impl NodeHandle {
             return Err(OfferError::Ttl);
         }
         let addresses = self.net.addresses().await?;
-        let earlier = if options.fresh { None } else { self.earlier_offer(&source).await? };
+        let earlier = if options.fresh { None } else { self.earlier_offer(&source, options.session).await? };
+        if let (Some(session), None) = (options.session, &earlier) {
+            return Err(OfferError::Unknown { session });
+        }
         let continues = earlier.as_ref().and_then(Unfinished::of_export);
         let offered = self.coordinator.offer(source, options.ttl, earlier).await;
         let (parts, job) = offered.map_err(OfferError::Refused)?;

@@ -1,7 +1,7 @@
-//! One node per state directory: an advisory lock that dies with its process.
+//! One node per state directory: an advisory lock that dies with its process. The file says which process that is.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,12 @@ const LOCK_FILE: &str = "node.lock";
 #[derive(Debug, thiserror::Error)]
 pub enum StateLockError {
     /// Another process has it.
-    #[error("another me-sync is using {path}")]
+    #[error("another me-sync{process} is using {path}", process = of_process(*pid))]
     Held {
         /// The state directory.
         path: PathBuf,
+        /// That process, if it says so.
+        pid: Option<u32>,
     },
     /// It cannot be made or opened.
     #[error("the state directory {path} cannot be used")]
@@ -56,13 +58,27 @@ impl StateLock {
         let io = |err| StateLockError::Io { path: state_dir.to_owned(), err };
         DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io)?;
         let path = state_dir.join(LOCK_FILE);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map_err(io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateLockError::Held { path: state_dir.to_owned() }),
+            Ok(()) => {
+                // for people only: without it they are not told who has the lock
+                file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
+                Ok(Self { _file: file })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.take(32).read_to_string(&mut text).ok();
+                Err(StateLockError::Held { path: state_dir.to_owned(), pid: text.trim().parse().ok() })
+            }
             Err(e) => Err(io(e.into())),
         }
     }
+}
+
+fn of_process(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -74,7 +90,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("a/b");
         let first = StateLock::acquire(&state).unwrap();
-        assert_eq!(StateLock::acquire(&state).err().map(|e| e.code()), Some(Code::StateLocked));
+        let refused = StateLock::acquire(&state).unwrap_err();
+        assert_eq!(refused.code(), Code::StateLocked);
+        assert!(refused.to_string().contains(&format!("(process {})", std::process::id())), "{refused}");
         drop(first);
         assert!(StateLock::acquire(&state).is_ok());
     }

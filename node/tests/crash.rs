@@ -12,6 +12,8 @@ mod faults;
 mod image;
 #[path = "crash/kills.rs"]
 mod kills;
+#[path = "crash/ledger.rs"]
+mod ledger;
 #[path = "crash/power.rs"]
 mod power;
 #[path = "crash/site.rs"]

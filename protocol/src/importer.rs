@@ -247,6 +247,12 @@ impl Importer {
         self.accepted
     }
 
+    /// Bytes of files that are begun and will be continued, as far as that is known; meant for the time between two
+    /// connections.
+    pub fn partial_bytes(&self) -> u64 {
+        self.partial.values().map(Partial::offset).sum()
+    }
+
     /// The connection is lost; the session goes on when the exporter agrees to resume.
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)

@@ -351,6 +351,29 @@ mod tests {
         assert_eq!(Request::decode(&raw), Err(MessageError::Malformed));
     }
 
+    // SPEC §6.2, §6.4
+    #[test]
+    fn a_resume_agrees_on_lanes_and_chunks_anew_within_the_same_bounds() {
+        let resume = |max_chunk| {
+            let (proof, session_id) = (Digest([1; 32]), SessionId([2; 16]));
+            let nonce = Nonce([3; 16]);
+            let resume = Resume { session_id, nonce, proof, max_lanes: 200, max_chunk, manifest_sha256: None };
+            Request::decode(&encode(&Request::Resume(resume)))
+        };
+        let Ok(Request::Resume(got)) = resume(u32::MAX) else { panic!("not a resume") };
+        assert_eq!((got.max_lanes, got.max_chunk, got.manifest_sha256), (4, 1 << 20, None));
+        assert_eq!(resume(0), Err(MessageError::Malformed));
+        let resumed = |max_chunk| {
+            let resumed = Resumed { expires_at_ms: 1, lanes: 200, max_chunk };
+            Response::decode(&encode(&Response::Resumed(resumed)))
+        };
+        assert_eq!(
+            resumed(u32::MAX),
+            Ok(Response::Resumed(Resumed { expires_at_ms: 1, lanes: 4, max_chunk: 1 << 20 }))
+        );
+        assert_eq!(resumed(0), Err(MessageError::Malformed));
+    }
+
     // SPEC §6.1
     #[test]
     fn unknown_keys_are_skipped_and_trailing_bytes_refused() {

@@ -14,11 +14,10 @@ use me_sync_node::{Completion, Consent, ImportOptions, Node, NodeConfig, OfferOp
 use serde_json::json;
 
 use super::exit::{CliError, Exit};
-use super::follow::{Step, follow};
+use super::follow::{Follower, Step};
 use super::globals::{Globals, Transport};
+use super::import::{needs_consent, rollback_command};
 use super::out::Out;
-use super::receive::{needs_consent, rollback_command};
-use super::render::Render;
 use super::stop::{Stop, blocking};
 use super::tree_compare::{Comparison, compare};
 use super::{human, sample_tree, send};
@@ -170,10 +169,10 @@ async fn both(
         ..ImportOptions::new(&stage.target)
     };
     let job = stop.unless(importer.handle().import(offer.ticket.clone(), options)).await??;
-    let mut render = Render::new(out);
+    let mut follower = Follower::passing(out, stop);
     loop {
-        if let Step::Completed(done) = follow(&job, &mut render, stop).await? {
-            return Ok((*done, render.moving_for()));
+        if let Step::Completed(done) = follower.follow(&job).await? {
+            return Ok((*done, follower.render.moving_for()));
         }
     }
 }
@@ -196,7 +195,7 @@ fn report(
     globals: &Globals,
     out: Out,
 ) -> Result<(), CliError> {
-    send::totals(done, time, out);
+    send::totals(done, time, "here", out);
     if !judged.differences.is_empty() {
         for difference in judged.differences.iter().take(NAMED) {
             out.say(human::lines(&difference.replace('\n', "\u{2028}")));

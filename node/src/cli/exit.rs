@@ -3,7 +3,8 @@
 use me_sync_node::errors::chain;
 use me_sync_node::source::SourceError;
 use me_sync_node::staging::{RollbackError, StateError};
-use me_sync_node::{ImportError, NodeError, OfferError};
+use me_sync_node::store::StoreError;
+use me_sync_node::{ImportError, NodeError, OfferError, ResumeError};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::TicketRefused;
 
@@ -123,6 +124,7 @@ impl CliError {
         Self { code: code.as_str(), ..Self::new(code.into(), message, hint) }
     }
 
+    /// The same with another way out.
     pub(crate) fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
@@ -144,28 +146,59 @@ impl From<NodeError> for CliError {
 
 impl From<OfferError> for CliError {
     fn from(err: OfferError) -> Self {
-        let exit = if matches!(err, OfferError::Ttl) { Exit::Usage } else { Exit::Node };
+        let exit = match &err {
+            OfferError::Ttl | OfferError::Unknown { .. } => Exit::Usage,
+            OfferError::Net(_) | OfferError::Refused(_) => Exit::Node,
+            OfferError::Store(err) => of_store(err),
+        };
         Self::coded(err.code(), chain(&err).to_string(), "check --expires and --listen, then try again").exit(exit)
     }
 }
 
 impl From<ImportError> for CliError {
     fn from(err: ImportError) -> Self {
-        let (exit, hint) = match &err {
+        let (exit, hint) = match err {
             ImportError::Preflight(_) => (Exit::Preflight, "nothing was changed and the ticket is unused"),
             ImportError::Ticket => (Exit::TicketRefused, "copy the ticket again, as a whole"),
-            ImportError::OtherTarget { .. } => {
-                (Exit::Usage, "name that directory, or end the session with `me-sync abort`")
-            }
-            ImportError::Applied { .. } => {
-                (Exit::TicketRefused, "make a new ticket with `me-sync send` to do it again")
-            }
-            ImportError::Store(_) => (Exit::Node, "mend or move that file, or choose another --state-dir"),
-            ImportError::Resume(_) => (Exit::Node, "try again in a moment"),
+            ImportError::OtherTarget { .. } => (Exit::Usage, "receive into that directory to go on"),
+            ImportError::Applied { .. } => (Exit::TicketRefused, "to send it once more, make a new ticket with `send`"),
+            ImportError::Store(ref err) => (of_store(err), STATE_HINT),
+            ImportError::Resume(err) => return err.into(),
             ImportError::Refused(_) => (Exit::Node, "try again in a moment"),
         };
         Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
     }
+}
+
+impl From<ResumeError> for CliError {
+    fn from(err: ResumeError) -> Self {
+        let code = err.code();
+        let (exit, hint) = match &err {
+            ResumeError::Unknown { .. } | ResumeError::Over { .. } | ResumeError::Sends { .. } => {
+                (Exit::Usage, "`me-sync sessions` lists what can be gone on with")
+            }
+            ResumeError::Damaged(_) => {
+                (Exit::Node, "`me-sync abort` ends that session; begin it anew with a new ticket")
+            }
+            ResumeError::Store(err) => (of_store(err), STATE_HINT),
+            ResumeError::Stage(_) => (code.into(), "what is left of it is removed at the next start"),
+            ResumeError::Refused(_) => (Exit::Node, "try again in a moment"),
+        };
+        Self::coded(code, chain(&err).to_string(), hint).exit(exit)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(err: StoreError) -> Self {
+        let hint = err.hint().unwrap_or_else(|| STATE_HINT.to_owned());
+        Self::coded(err.code(), chain(&err).to_string(), hint).exit(of_store(&err))
+    }
+}
+
+const STATE_HINT: &str = "see to that file, or choose another --state-dir";
+
+fn of_store(err: &StoreError) -> Exit {
+    if err.code() == Code::StateLocked { Exit::Locked } else { Exit::Node }
 }
 
 impl From<StateError> for CliError {

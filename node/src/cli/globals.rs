@@ -3,15 +3,22 @@
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use me_sync_node::net::{ListenAddr, TransportPreference, Transports};
 use me_sync_node::{Node, NodeConfig, default_state_dir};
+use me_sync_protocol::reason::Code;
 use tracing_subscriber::EnvFilter;
 
 use super::exit::{CliError, Exit};
+use super::human;
 use super::out::Out;
 use super::stop::Stop;
+
+/// How often, and how long, a node waits for a command that only looks into the state directory.
+pub(crate) const LOCK_TRIES: u32 = 10;
+pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which transport to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,9 +117,25 @@ impl Globals {
     }
 
     pub(crate) async fn spawn(&self, out: Out, stop: &Stop) -> Result<Node, CliError> {
-        let node = stop.unless(Node::spawn(self.config()?)).await??;
+        let config = self.config()?;
+        let mut tries = 1;
+        let node = loop {
+            match stop.unless(Node::spawn(config.clone())).await? {
+                Err(err) if err.code() == Code::StateLocked && tries < LOCK_TRIES => {
+                    tries += 1;
+                    stop.unless(tokio::time::sleep(LOCK_PAUSE)).await?;
+                }
+                spawned => break spawned?,
+            }
+        };
         out.recovered(node.recovered());
         Ok(node)
+    }
+
+    /// A command on the same state directory, as it can be typed.
+    pub(crate) fn command(&self, rest: &str) -> String {
+        let state = self.state_dir.as_deref().map(|d| format!("--state-dir {} ", human::shell(d))).unwrap_or_default();
+        format!("me-sync {state}{rest}")
     }
 }
 

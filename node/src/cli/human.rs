@@ -57,9 +57,21 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `1 file`, `2 files`.
+/// `1 file`, `2,000 files`.
 pub(crate) fn count(n: u64, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    if n == 1 { format!("1 {what}") } else { format!("{} {what}s", number(n)) }
+}
+
+/// `812`, `1,204`, `1,000,000`.
+pub(crate) fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+/// `12 s`, `3m 05s`: what is counted down or up while one looks.
+pub(crate) fn seconds(n: u64) -> String {
+    if n < 60 { format!("{n} s") } else { duration(Duration::from_secs(n)) }
 }
 
 /// UTC, to the minute: `2026-11-25 14:03 UTC`.
@@ -125,6 +137,9 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1024 * 1024 - 1), "1.0 MiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!((count(1, "file"), count(0, "file")), ("1 file".to_owned(), "0 files".to_owned()));
+        assert_eq!((number(999), number(1204), number(1_000_000)), ("999".into(), "1,204".into(), "1,000,000".into()));
+        assert_eq!((seconds(59), seconds(60)), ("59 s".to_owned(), "1m 00s".to_owned()));
         assert_eq!(duration(Duration::from_secs(185)), "3m 05s");
         assert_eq!(wall(0), "1970-01-01 00:00 UTC");
         assert_eq!(wall(951_827_696_000), "2000-02-29 12:34 UTC");

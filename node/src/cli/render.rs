@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use me_sync_node::api::WaitingView;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::progress::Phase;
@@ -16,6 +17,8 @@ use super::out::Out;
 const LINE_EVERY: Duration = Duration::from_secs(3);
 /// Time between `progress` objects of one phase.
 const EVENT_EVERY: Duration = Duration::from_millis(500);
+/// Time between `waiting` objects while nothing happens.
+const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows the views of one job.
 #[derive(Debug)]
@@ -24,14 +27,34 @@ pub(crate) struct Render {
     bar: Option<ProgressBar>,
     shown: Option<(Phase, String, Instant)>,
     told: Option<(Phase, Instant)>,
-    peer_told: bool,
+    told_waiting: Option<(u32, Instant)>,
+    /// The transport by which the other device was met in this process.
+    met: Option<String>,
+    is_waiting: bool,
+    /// How far an earlier process came is still to be said.
+    continues: bool,
     moving_since: Option<Instant>,
 }
 
 impl Render {
     pub(crate) fn new(out: Out) -> Self {
         let bar = (out.terminal && !out.quiet && !out.json).then(bar);
-        Self { out, bar, shown: None, told: None, peer_told: false, moving_since: None }
+        Self {
+            out,
+            bar,
+            shown: None,
+            told: None,
+            told_waiting: None,
+            met: None,
+            is_waiting: false,
+            continues: false,
+            moving_since: None,
+        }
+    }
+
+    /// The job goes on with an earlier session: says how far that is, once it is known.
+    pub(crate) fn continues(&mut self) {
+        self.continues = true;
     }
 
     /// Shows what is new in `view`.
@@ -39,22 +62,22 @@ impl Render {
         if self.moving_since.is_none() && view.phase >= Phase::ManifestReceiving && view.peer.is_some() {
             self.moving_since = Some(Instant::now());
         }
-        if let (false, Some(peer)) = (self.peer_told, &view.peer) {
-            self.peer_told = true;
-            self.out.event("peer", peer);
-            let how = peer.transport.as_deref().map(|t| format!(" over {}", escaped(t))).unwrap_or_default();
-            self.say(format_args!("connected to {}{how}", human::device(&peer.device_name, &peer.peer_id)));
-        }
+        self.say_how_far(view);
+        self.say_who(view);
         if self.out.json {
             self.tell(view);
         } else if let Some(bar) = &self.bar {
             bar.set_length(view.progress.bytes_total.max(1));
             bar.set_position(view.progress.bytes_received);
-            bar.set_message(line(view));
+            bar.set_message(match &view.waiting {
+                Some(waiting) => waiting_line(view, waiting, self.met.is_some()),
+                None => line(view),
+            });
             bar.tick();
         } else if !self.out.quiet {
             self.plain(view);
         }
+        self.is_waiting = view.waiting.is_some();
     }
 
     /// A line above the bar.
@@ -86,20 +109,75 @@ impl Render {
         self.moving_since.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
+    fn say_how_far(&mut self, view: &JobView) {
+        let p = &view.progress;
+        // while what is here is still being looked at, the figures are those of that
+        let is_known = view.waiting.is_some() || view.phase > Phase::WaitingForPeer;
+        if !self.continues || !is_known || p.files_total == 0 {
+            return;
+        }
+        self.continues = false;
+        let session = view.session_id.map(|id| id.to_string());
+        self.out.event(
+            "continuing",
+            json!({ "session_id": session, "files_ok": p.files_ok, "files_total": p.files_total,
+                "bytes_received": p.bytes_received, "bytes_total": p.bytes_total }),
+        );
+        let place = if view.role == Role::Importer { "here" } else { "there" };
+        self.say(format_args!(
+            "{} of {} are {place}, {} of {}",
+            human::number(p.files_ok),
+            human::count(p.files_total, "file"),
+            human::bytes(p.bytes_received),
+            human::bytes(p.bytes_total)
+        ));
+    }
+
+    fn say_who(&mut self, view: &JobView) {
+        if view.waiting.is_some() {
+            return;
+        }
+        // a restored offer knows its peer, and where it is once it has come
+        let Some(peer) = view.peer.as_ref().filter(|peer| peer.transport.is_some()) else { return };
+        let how = peer.transport.as_deref().unwrap_or_default();
+        let device = human::device(&peer.device_name, &peer.peer_id);
+        if self.met.is_none() {
+            self.say(format_args!("connected to {device} over {}", escaped(how)));
+        } else if self.is_waiting {
+            self.say(format_args!("connected again to {device} over {}", escaped(how)));
+        } else {
+            return;
+        }
+        self.met = Some(how.to_owned());
+        self.out.event("peer", peer);
+    }
+
     fn tell(&mut self, view: &JobView) {
-        let due = self.told.is_none_or(|(phase, at)| phase != view.phase || at.elapsed() >= EVENT_EVERY);
-        if due {
+        let is_new = self.told.is_none_or(|(phase, _)| phase != view.phase);
+        let is_due = self.told.is_none_or(|(_, at)| at.elapsed() >= EVENT_EVERY);
+        if is_new || (is_due && view.waiting.is_none()) {
             self.told = Some((view.phase, Instant::now()));
             self.out.event("progress", progress_fields(view));
+        }
+        let Some(waiting) = &view.waiting else {
+            self.told_waiting = None;
+            return;
+        };
+        if self.told_waiting.is_none_or(|(tries, at)| tries != waiting.tries || at.elapsed() >= WAITING_EVERY) {
+            self.told_waiting = Some((waiting.tries, Instant::now()));
+            self.out.event("waiting", waiting_fields(view, waiting));
         }
     }
 
     fn plain(&mut self, view: &JobView) {
-        let text = line(view);
-        let due = self
-            .shown
-            .as_ref()
-            .is_none_or(|(phase, last, at)| *phase != view.phase || (*last != text && at.elapsed() >= LINE_EVERY));
+        let text = match &view.waiting {
+            Some(waiting) => waiting_state(view, waiting, self.met.is_some()),
+            None => line(view),
+        };
+        let is_quiet = view.waiting.is_some();
+        let due = self.shown.as_ref().is_none_or(|(phase, last, at)| {
+            *phase != view.phase || (*last != text && (is_quiet || at.elapsed() >= LINE_EVERY))
+        });
         if due {
             self.out.say(&text);
             self.shown = Some((view.phase, text, Instant::now()));
@@ -137,9 +215,20 @@ fn progress_fields(view: &JobView) -> Value {
         "role": view.role,
         "phase": view.phase.as_str(),
         "session_id": view.session_id.map(|id| id.to_string()),
+        "reused_files": view.reused_files,
+        "reused_bytes": view.reused_bytes,
+        "payload_bytes": view.payload_bytes,
     });
     if let (Value::Object(all), Ok(Value::Object(progress))) = (&mut fields, serde_json::to_value(&view.progress)) {
         all.extend(progress);
+    }
+    fields
+}
+
+fn waiting_fields(view: &JobView, waiting: &WaitingView) -> Value {
+    let mut fields = json!({ "role": view.role, "session_id": view.session_id.map(|id| id.to_string()) });
+    if let (Value::Object(all), Ok(Value::Object(more))) = (&mut fields, serde_json::to_value(waiting)) {
+        all.extend(more);
     }
     fields
 }
@@ -150,24 +239,24 @@ fn line(view: &JobView) -> String {
     let waiting = view.role == Role::Exporter && view.peer.is_none();
     let mut text = match p.detail.as_str() {
         "" if waiting => "waiting for the other device".to_owned(),
-        "" => view.phase.to_string(),
+        "" => "starting".to_owned(),
         detail => escaped(detail).to_string(),
     };
     if p.files_total > 0 {
         text += &format!(
             ": {}/{} files, {} of {}",
-            p.files_ok,
-            p.files_total,
+            human::number(p.files_ok),
+            human::number(p.files_total),
             human::bytes(p.bytes_received),
             human::bytes(p.bytes_total)
         );
     }
     if p.transfer_bps > 0 && matches!(view.phase, Phase::BulkTransferring | Phase::RetryingFailed) {
         let left = p.bytes_total.saturating_sub(p.bytes_received) / p.transfer_bps;
-        text += &format!(", {}/s, {} left", human::bytes(p.transfer_bps), eta(left));
+        text += &format!(", {}/s, {} left", human::bytes(p.transfer_bps), human::seconds(left));
     }
     if p.files_failed > 0 {
-        text += &format!(", {} failed", p.files_failed);
+        text += &format!(", {} failed", human::number(p.files_failed));
     }
     if p.retry_round > 0 {
         text += &format!(", retry {}", p.retry_round);
@@ -175,6 +264,47 @@ fn line(view: &JobView) -> String {
     text
 }
 
-fn eta(seconds: u64) -> String {
-    if seconds < 60 { format!("{seconds} s") } else { human::duration(Duration::from_secs(seconds)) }
+/// Whom a job waits for.
+fn whom(view: &JobView) -> String {
+    match &view.peer {
+        Some(peer) if !peer.device_name.is_empty() => escaped(&peer.device_name).to_string(),
+        _ => "the other device".to_owned(),
+    }
+}
+
+/// The line that is redrawn while the connection is lost. What is most important comes first: a terminal cuts it.
+fn waiting_line(view: &JobView, waiting: &WaitingView, met: bool) -> String {
+    let since = human::seconds(waiting.for_secs);
+    let whom = whom(view);
+    let mut text = match (met, view.role) {
+        (true, Role::Importer) => format!("connection lost {since} ago"),
+        (true, Role::Exporter) => format!("connection lost {since} ago; waiting for {whom}"),
+        (false, Role::Importer) => format!("looking for {whom} for {since}"),
+        (false, Role::Exporter) => format!("waiting for {whom} to come back"),
+    };
+    if view.role == Role::Importer {
+        match waiting.next_try_in_secs {
+            0 => text += "; trying now",
+            wait => text += &format!("; next try in {}", human::seconds(wait)),
+        }
+        if let Some(reason) = &waiting.reason {
+            text += &format!(" (last: {})", escaped(reason));
+        }
+    }
+    text + "; Ctrl-C keeps everything"
+}
+
+/// The same for a log: without what changes every second.
+fn waiting_state(view: &JobView, waiting: &WaitingView, met: bool) -> String {
+    let whom = whom(view);
+    let mut text = match (met, view.role) {
+        (true, Role::Importer) => format!("connection lost; trying to reach {whom} again"),
+        (true, Role::Exporter) => format!("connection lost; waiting for {whom} to come back"),
+        (false, Role::Importer) => format!("looking for {whom}"),
+        (false, Role::Exporter) => format!("waiting for {whom} to come back"),
+    };
+    if let Some(reason) = &waiting.reason {
+        text += &format!(" (last: {})", escaped(reason));
+    }
+    text + "; stopping this keeps everything"
 }

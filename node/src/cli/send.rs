@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, NodeHandle, OfferOptions};
+use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
 use super::exit::CliError;
-use super::follow::{Step, follow};
+use super::follow::{Follower, Step};
 use super::globals::Globals;
+use super::live::StatusFile;
 use super::out::Out;
-use super::render::{Render, spinner};
+use super::render::spinner;
 use super::stop::{Stop, blocking};
 use super::{human, qr};
 
@@ -22,8 +23,13 @@ Examples:
   me-sync send --expires 1h ~/photos > ticket.txt
   me-sync send --skip-unreadable --json /srv/data
 
-The ticket is the only line on stdout. Whoever has it can take the tree once.";
+The ticket is the only line on stdout. Whoever has it can take the tree once.
 
+A lost connection is waited out. Stopped and typed again, it goes on with the
+device that had begun; --new makes a ticket for another one instead.";
+
+/// The shortest time that a rate is worth to be told of.
+const SHORTEST: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, clap::Args)]
@@ -42,16 +48,19 @@ pub(crate) struct Args {
     /// Draw no QR code
     #[arg(long)]
     no_qr: bool,
+    /// Do not go on with an unfinished send of this tree
+    #[arg(long)]
+    new: bool,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
     let source = scan(args.path, options, out, stop).await?;
     let node = globals.spawn(out, stop).await?;
-    let result = offer(&node.handle(), source, args.expires, !args.no_qr, out, stop).await;
+    let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None };
+    let result = offer(&node.handle(), source, options, !args.no_qr, globals, out, stop).await;
     node.shutdown().await;
-    let (done, time, peer) = result?;
-    report(&done, time, peer.as_deref(), out);
+    result?.show(out);
     Ok(())
 }
 
@@ -91,20 +100,39 @@ fn skipped(found: &SourceSummary, out: Out) {
     }
 }
 
-async fn offer(
+/// Offers, shows the ticket, and follows the offer to its end.
+pub(crate) async fn offer(
     node: &NodeHandle,
     source: Source,
-    ttl: Duration,
+    options: OfferOptions,
     with_qr: bool,
+    globals: &Globals,
     out: Out,
     stop: &Stop,
-) -> Result<(Completion, Duration, Option<String>), CliError> {
-    let offer = stop.unless(node.offer(source, OfferOptions { ttl, ..OfferOptions::default() })).await??;
+) -> Result<Sent, CliError> {
+    let root = source.summary().root.clone();
+    let offer = stop.unless(node.offer(source, options)).await??;
     out.event(
         "ticket",
         json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms,
-        "peer_id": node.peer_id(), "addresses": offer.ticket.addresses }),
+        "peer_id": node.peer_id(), "addresses": offer.ticket.addresses,
+        "continues": offer.continues.as_ref().map(|known| known.session.to_string()) }),
     );
+    match &offer.continues {
+        Some(known) => show_continued(&offer, known, globals, out)?,
+        None => show_ticket(&offer, options.ttl, with_qr, out)?,
+    }
+    let status = StatusFile::new(&globals.state_dir()?, &root);
+    let mut follower = Follower::keeping(status, globals, out, stop);
+    loop {
+        if let Step::Completed(done) = follower.follow(&offer.job).await? {
+            let peer = offer.job.view().peer.map(|p| human::device(&p.device_name, &p.peer_id));
+            return Ok(Sent { done, time: follower.render.moving_for(), peer });
+        }
+    }
+}
+
+fn show_ticket(offer: &Offer, ttl: Duration, with_qr: bool, out: Out) -> Result<(), CliError> {
     let wants_qr = out.terminal && with_qr && !out.quiet && !out.json;
     if let Some(code) = wants_qr.then(|| qr::for_terminal(&offer.ticket_uri)).flatten() {
         out.say(code);
@@ -113,32 +141,66 @@ async fn offer(
     out.essential(&offer.ticket_uri)?;
     out.say("On the other device, type this and paste the ticket:");
     out.say("  me-sync receive DIR");
-    let mut render = Render::new(out);
-    loop {
-        if let Step::Completed(done) = follow(&offer.job, &mut render, stop).await? {
-            let peer = offer.job.view().peer.map(|p| human::device(&p.device_name, &p.peer_id));
-            return Ok((*done, render.moving_for(), peer));
-        }
+    Ok(())
+}
+
+/// The ticket of an offer that goes on is of use to its own importer only, which seldom needs it.
+fn show_continued(offer: &Offer, known: &Unfinished, globals: &Globals, out: Out) -> Result<(), CliError> {
+    let session = known.session.short();
+    let device = human::device(&known.device_name, &known.peer_id);
+    out.say(format_args!("continuing session {session} with {device}"));
+    if known.files > 0 {
+        let all = human::count(known.files, "file");
+        out.say(format_args!("{} of {all} were sent when it stopped", human::number(known.files_ok)));
+    }
+    out.say("If me-sync does not run there any more, type this on that device:");
+    out.say(format_args!("  me-sync resume {session}"));
+    out.say("Its ticket, which no other device can use:");
+    out.essential(&offer.ticket_uri)?;
+    let another = globals.command(&format!("send --new {}", human::shell(&known.path)));
+    out.say(format_args!("For another device: {another}"));
+    Ok(())
+}
+
+/// An offer that is through.
+pub(crate) struct Sent {
+    done: Box<Completion>,
+    time: Duration,
+    peer: Option<String>,
+}
+
+impl Sent {
+    pub(crate) fn show(&self, out: Out) {
+        let peer = self.peer.as_deref().unwrap_or("the other device");
+        out.say(format_args!("{peer} confirmed: the tree is verified and in place"));
+        totals(&self.done, self.time, "there", out);
+        out.success(&self.done);
     }
 }
 
-fn report(done: &Completion, time: Duration, peer: Option<&str>, out: Out) {
-    out.say(format_args!("{} confirmed: the tree is verified and in place", peer.unwrap_or("the other device")));
-    totals(done, time, out);
-    out.success(done);
-}
-
-/// Figures and notes of a finished migration.
-pub(crate) fn totals(done: &Completion, time: Duration, out: Out) {
-    out.say(format_args!(
-        "{}, {}, {}, {} in {} ({})",
+/// Figures and notes of a finished migration. `place` is where the tree is now: `here` or `there`.
+pub(crate) fn totals(done: &Completion, time: Duration, place: &str, out: Out) {
+    let mut text = format!(
+        "{}, {}, {}, {}",
         human::count(done.files, "file"),
         dirs(done.dirs),
         human::count(done.symlinks, "link"),
-        human::bytes(done.bytes),
-        human::duration(time),
-        human::rate(done.bytes, time)
-    ));
+        human::bytes(done.bytes)
+    );
+    // files that were sent again count twice
+    let before = done.bytes.saturating_sub(done.payload_bytes);
+    if before > 0 {
+        let came = human::bytes(done.payload_bytes);
+        text += &format!(" ({} were {place} already, {came} came over)", human::bytes(before));
+    }
+    if time > Duration::ZERO {
+        text += &format!(" in {}", human::duration(time));
+        // the rate of a moment says nothing
+        if done.payload_bytes > 0 && time >= SHORTEST {
+            text += &format!(" ({})", human::rate(done.payload_bytes, time));
+        }
+    }
+    out.say(text);
     out.say(format_args!("SHA-256 of the whole, checked: {}", escaped(done.manifest_sha256.get(..16).unwrap_or("?"))));
     for note in &done.notes {
         out.say(format_args!("note: {}", human::lines(note)));
@@ -146,7 +208,7 @@ pub(crate) fn totals(done: &Completion, time: Duration, out: Out) {
 }
 
 fn dirs(n: u64) -> String {
-    if n == 1 { "1 directory".to_owned() } else { format!("{n} directories") }
+    if n == 1 { "1 directory".to_owned() } else { format!("{} directories", human::number(n)) }
 }
 
 fn parse_expiry(text: &str) -> Result<Duration, String> {

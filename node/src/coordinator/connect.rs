@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::explain::Failure;
 use super::streams;
 use crate::api::{self, PeerSummary};
-use crate::net::{NetHandle, TransportPreference};
+use crate::net::{ConnectError, NetHandle, TransportPreference};
 use crate::random;
 
 /// How long the exporter has to hear that the importer stopped.
@@ -65,10 +65,17 @@ pub(super) async fn establish(
     route: Route,
     stop: CancellationToken,
 ) -> Result<Established, Failure> {
-    let failed = |code| Failure::of(code, api::Role::Importer);
+    let again = matches!(key, Key::Session { .. });
+    let failed = |code| match code {
+        Code::Busy if again => Failure::described(code, "it is not ready yet", None, api::Role::Importer),
+        code => Failure::of(code, api::Role::Importer),
+    };
     let summary = tokio::select! {
         () = stop.cancelled() => return Err(failed(Code::Aborted)),
-        connected = reach(&net, &route) => connected?,
+        connected = reach(&net, &route) => connected.map_err(|e| {
+            let message = if again { brief(&e) } else { crate::errors::chain(&e).to_string() };
+            Failure::described(e.code(), message, None, api::Role::Importer)
+        })?,
     };
     let (id, entry) = match ask(&net, &key, &route).await {
         Ok(entry) => entry,
@@ -98,10 +105,17 @@ pub(super) async fn establish(
     }
 }
 
-async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, Failure> {
-    let connected = net.connect(route.peer, route.addresses.clone(), route.transport, route.timeout).await;
-    let connected =
-        connected.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), None, api::Role::Importer))?;
+/// Why one try of many failed: people know whom they look for, and read this beside other figures.
+fn brief(e: &ConnectError) -> String {
+    match e {
+        ConnectError::NotFound { last, .. } => format!("no answer, {last}"),
+        ConnectError::NoAddress { .. } => "no address of it is known".to_owned(),
+        e => crate::errors::chain(e).to_string(),
+    }
+}
+
+async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, ConnectError> {
+    let connected = net.connect(route.peer, route.addresses.clone(), route.transport, route.timeout).await?;
     Ok(PeerSummary {
         peer_id: route.peer.to_string(),
         device_name: connected.hello.device_name,

@@ -34,7 +34,12 @@ impl Failure {
             return general;
         }
         let cause = Self::of(first, role);
-        Self { message: format!("{}: {}", general.message, cause.message), hint: cause.hint, ..general }
+        let hint = match first {
+            // nothing that people can mend
+            Code::HashMismatch | Code::SizeMismatch => "nothing was changed".to_owned(),
+            _ => cause.hint,
+        };
+        Self { message: format!("{}: {}", general.message, cause.message), hint, ..general }
     }
 
     pub(super) fn into_outcome(self) -> Outcome {
@@ -82,7 +87,7 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         }
         Code::RetryExhausted => (
             "some files failed in every retry round",
-            "nothing was changed; see which files are named, then start again",
+            "nothing was changed; see which files are named and mend the cause",
         ),
         Code::SourceChanged => {
             ("the source changed while it was being sent", "close the programs that write there and start again")

@@ -67,6 +67,8 @@ struct Session {
     core: Exporter,
     /// The manifest that the importer says it has.
     importer_holds: Option<Digest>,
+    /// A control stream may come: one for each time the session was granted or resumed.
+    awaits_control: bool,
     connection: Option<Connection>,
     /// Counts control streams, so that late news of an old one is known as such.
     conversation: u32,
@@ -170,13 +172,13 @@ impl ExportJob {
         (self.record.peer, self.record.grant, self.record.manifest) = (Some(peer), Some(Grant::from(&granted)), None);
         (self.record.state, self.record.failed_code) = (SessionStatus::Open, None);
         (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
-        self.note_manifest();
         let mut session = Session::new(peer, granted, core);
         if let Some(before) = self.session.take() {
             (session.conversation, session.meter) = (before.conversation, before.meter);
             session.moved_before = before.moved_before;
         }
         self.session = Some(session);
+        self.note_manifest();
     }
 
     /// The importer comes back with its proof.
@@ -207,6 +209,7 @@ impl ExportJob {
         let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
         (session.granted.lanes, session.granted.max_chunk) = (lanes, chunk);
         session.importer_holds = ask.manifest_sha256;
+        session.awaits_control = true;
         Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk })
     }
 
@@ -223,6 +226,7 @@ impl ExportJob {
         }
         let Some(session) = &mut self.session else { return };
         session.conversation += 1;
+        session.awaits_control = false;
         session.lost = None;
         self.fresh = None;
         let link = ControlLink::spawn(self.id, session.conversation, stream, shared.events.clone());
@@ -233,7 +237,15 @@ impl ExportJob {
 
     /// May a control stream come in now?
     pub(super) fn takes_control(&self) -> bool {
-        !self.is_over && self.session.is_some()
+        !self.is_over && self.session.as_ref().is_some_and(|s| s.awaits_control)
+    }
+
+    /// The peer redeemed its ticket again: it did not get the answer, or lost what it was about.
+    pub(super) fn granted_again(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.importer_holds = None;
+            session.awaits_control = true;
+        }
     }
 
     pub(super) fn hashed(&mut self, result: Result<Arc<Snapshot>, SourceError>, shared: &Shared) {
@@ -457,6 +469,7 @@ impl Session {
             granted,
             core,
             importer_holds: None,
+            awaits_control: true,
             connection: None,
             conversation: 0,
             lost: None,

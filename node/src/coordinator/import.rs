@@ -30,7 +30,7 @@ use self::stage::Checkpoints;
 use super::connect::Route;
 use super::explain::Failure;
 use super::{Shared, expired};
-use crate::api::{Completion, JobId, JobView, Outcome, Role};
+use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::RateMeter;
 use crate::staging::{Staging, Target, TargetOptions};
 use crate::store::ImportRecord;
@@ -148,8 +148,17 @@ impl ImportJob {
     ) -> Self {
         let mut job = Self::new(id, view, start);
         job.party = Some((record.session, job.route.peer));
+        job.view.send_modify(|view| {
+            view.peer = Some(PeerSummary {
+                peer_id: record.peer.to_string(),
+                device_name: record.peer_name.clone(),
+                address: None,
+                transport: None,
+            });
+        });
         job.record = Some(record);
         job.open_staging(shared);
+        job.refresh(shared.clock.now());
         job
     }
 

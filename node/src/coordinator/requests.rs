@@ -78,9 +78,11 @@ impl Coordinator {
             }
         };
         let granted = Response::Granted(redeemed.granted.clone());
-        let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job).filter(|_| redeemed.is_new) else {
+        let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job) else { return };
+        if !redeemed.is_new {
+            job.granted_again();
             return reply.send(granted);
-        };
+        }
         job.granted(redeem.ticket_id, peer, from, redeemed.granted, &self.shared);
         // 6.3: the answer goes out when the session would survive a crash of this process
         let (store, record) = (self.shared.store.clone(), job.record().clone());
@@ -109,7 +111,8 @@ impl Coordinator {
                 let proven = job.resume_secret().is_some_and(|secret| {
                     proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
                 });
-                let resumed = if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
+                let resumed =
+                    if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
                 return Some(match resumed {
                     Ok(resumed) => Response::Resumed(resumed),
                     Err(code) => {

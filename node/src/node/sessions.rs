@@ -151,6 +151,14 @@ impl NodeHandle {
     /// # Errors
     /// See [`ResumeError`].
     pub async fn resume(&self, session: SessionId) -> Result<JobHandle, ResumeError> {
+        self.resume_at(session, Vec::new()).await
+    }
+
+    /// As [`Self::resume`], with addresses of the exporter to try first.
+    ///
+    /// # Errors
+    /// See [`ResumeError`].
+    pub async fn resume_at(&self, session: SessionId, addresses: Vec<Multiaddr>) -> Result<JobHandle, ResumeError> {
         let Some(record) = self.store.import(session).await? else {
             return match self.store.export_of(session).await? {
                 Some(record) => Err(ResumeError::Sends { session, root: record.root }),
@@ -162,7 +170,7 @@ impl NodeHandle {
         }
         // whoever began it agreed to replace the target, unless the question was still open
         let ask = record.manifest.is_none();
-        self.resume_record(record, ask, Vec::new()).await
+        self.resume_record(record, ask, addresses).await
     }
 
     /// Ends a session that no job works on: the other device is told if it can be reached at once, and what is
@@ -178,7 +186,11 @@ impl NodeHandle {
             self.say_farewell(&record).await;
             let state = self.state.clone();
             let discarded = tokio::task::spawn_blocking(move || staging::discard(&state, session, Code::Aborted)).await;
-            discarded.map_err(|_| ResumeError::Refused(Code::NodeStopping))??;
+            match discarded.map_err(|_| ResumeError::Refused(Code::NodeStopping))? {
+                // it had not come to a staging tree
+                Err(e) if e.code() == Code::SessionUnknown && record.manifest.is_none() => {}
+                discarded => discarded?,
+            }
             (record.state, record.failed_code) = (SessionStatus::Ended, Some(Code::Aborted));
             record.last = LastSeen::now();
             return Ok(self.store.put_import(record).await?);
@@ -207,10 +219,15 @@ impl NodeHandle {
         tokio::time::timeout(FAREWELL, told).await.ok();
     }
 
-    /// The newest unfinished session that sends this very tree in this way.
-    pub(super) async fn earlier_offer(&self, source: &Source) -> Result<Option<ExportRecord>, StoreError> {
+    /// The newest unfinished session that sends this very tree in this way, or the named one.
+    pub(super) async fn earlier_offer(
+        &self,
+        source: &Source,
+        session: Option<SessionId>,
+    ) -> Result<Option<ExportRecord>, StoreError> {
         let (root, choices) = (&source.summary().root, source.options().into());
         let mut exports = self.store.exports().await?;
+        exports.retain(|r| session.is_none_or(|named| r.grant.as_ref().is_some_and(|grant| grant.session == named)));
         exports.retain(|r| !r.state.is_over() && r.grant.is_some() && r.root == *root && r.choices == choices);
         Ok(exports.into_iter().max_by_key(|record| record.last.wall_ms))
     }

@@ -11,8 +11,12 @@ use crate::staging::{self, Recovered, SessionState, StateDir};
 use crate::store::{ListenPort, SessionStatus, Store, StoreHandle};
 
 /// Brings journals and records to rest: swaps that a crash interrupted, sessions whose time is over, records that
-/// the journal knows more about. Blocking.
-pub(super) fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Recovered>, NodeError> {
+/// the journal knows more about. [`Node::spawn`](super::Node::spawn) does it; whoever only looks at the records calls
+/// it under a [`StateLock`](crate::StateLock). Blocking.
+///
+/// # Errors
+/// Journals or records cannot be read or written.
+pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Recovered>, NodeError> {
     let recovered = staging::recover(state, now);
     let swept = store.sweep(&LastSeen::now(), &[])?;
     for session in swept.expired_imports {

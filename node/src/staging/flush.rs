@@ -41,6 +41,14 @@ impl Flush {
     }
 }
 
+#[cfg(test)]
+impl Flush {
+    /// As after a flush that failed.
+    pub(super) fn fail_for_test(&self) {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
 /// Makes finished files durable while others are being written. Runs on any thread, beside the writers.
 #[derive(Debug)]
 pub struct Checkpointer {

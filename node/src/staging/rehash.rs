@@ -110,7 +110,9 @@ pub(super) fn in_batches<T: Send>(
         work(&mut batches).inspect_err(|_| failed.store(true, Ordering::Relaxed))
     };
     let parts: Result<Vec<_>, _> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.get()).map(|_| scope.spawn(run)).collect();
+        // with fewer threads than wanted it only takes longer
+        let others = (1..threads.get()).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, run).ok());
+        let others: Vec<_> = others.collect();
         let mine = run();
         let others =
             others.into_iter().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -219,7 +219,11 @@ fn find_root(target: &Target, record: &Record) -> Result<Option<std::os::fd::Own
     };
     // a deletion that did not come to its end
     let ours: Vec<_> = record.new.into_iter().collect();
-    cleanup::delete_doomed(target.parent_fd(), &record.doomed(), &ours).map_err(io("removing"))?;
+    let deleted = cleanup::delete_doomed(target.parent_fd(), &record.doomed(), &ours).map_err(io("removing"))?;
+    if deleted.left > 0 {
+        // under another name nobody would look for it again
+        return Err(conflict(record, "a tree that is being deleted cannot be deleted"));
+    }
     let at = |name: &str| Inode::at(&target.parent, name).map_err(io("looking at"));
     if at(&record.aside())?.is_some() {
         return Err(conflict(record, "something stands beside it under a name of this session"));

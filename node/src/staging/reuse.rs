@@ -51,7 +51,7 @@ impl Staging {
             && (record.parent_id, &record.name) == (own.parent_id, &own.name)
     }
 
-    /// Takes every file that is here already and is not finished: first those of [`Staging::predecessors`], which
+    /// Takes every file that is here already and of which the staging tree has nothing: first those of [`Staging::predecessors`], which
     /// end with `manifest_changed` and lose their trees, then those of the target at the same paths. Before any
     /// writer is made. Blocking, as long as reading them takes; `progress` counts bytes read, `stop` ends it early.
     ///
@@ -157,9 +157,9 @@ impl Staging {
     }
 }
 
-/// The entry, if it is a file that is not finished.
+/// The entry, if it is a file of which nothing is here.
 fn wanted(shared: &Shared, index: EntryIndex) -> Option<Entry<'_>> {
-    if shared.stamps.is_finished(index) {
+    if shared.stamps.is_finished(index) || shared.slots.is_aside(index) {
         return None;
     }
     shared.manifest.entry(index).filter(Entry::is_file)

@@ -50,6 +50,11 @@ impl Slots {
         self.table().aside.insert(index, stamp);
     }
 
+    /// The entry was begun and put aside.
+    pub(super) fn is_aside(&self, index: EntryIndex) -> bool {
+        self.table().aside.contains_key(&index)
+    }
+
     /// Nobody opens anything from now on.
     ///
     /// # Errors

@@ -146,8 +146,9 @@ impl Site {
         let standing = self.last_look()?;
         let survey = self.resurvey(standing)?;
         let before = self.target.old.as_ref().and_then(|old| old.survey.fingerprint);
-        let changed =
-            (standing != self.target.exists()) || (standing && before.is_some() && before != survey.fingerprint);
+        let changed = self.journal.record().target_changed
+            || standing != self.target.exists()
+            || (standing && before.is_some() && before != survey.fingerprint);
         if changed && self.target.fail_if_changed {
             return Err(ApplyError::Changed { target: self.target.path().to_owned() });
         }

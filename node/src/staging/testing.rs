@@ -1,17 +1,20 @@
 //! Helpers of the tests in this module: small trees, a place to migrate them to, mounts that go away by themselves.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use me_sync_protocol::file::VerifiedFile;
 use me_sync_protocol::ids::{Digest, EntryIndex, SessionId};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::path::RelPath;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use sha2::{Digest as _, Sha256};
 
-use super::{SessionInfo, SessionState, Staging, StateDir, Target, TargetOptions};
+use super::{Found, ReopenError, SessionInfo, SessionState, Staging, StateDir, Target, TargetOptions};
 
 /// A mount that lasts as long as this.
 #[derive(Debug)]
@@ -154,6 +157,22 @@ impl Place {
         staging
     }
 
+    /// A staging tree with nothing in it but directories.
+    pub(crate) fn empty(&self, session: u8, things: &[(&str, Thing)]) -> Staging {
+        let session = SessionId([session; 16]);
+        Staging::create(self.pin(), manifest(things), session, &self.state, SessionInfo::default()).expect("created")
+    }
+
+    /// Goes on with a session of which nothing is durable.
+    pub(crate) fn reopen(&self, session: u8) -> Result<Staging, ReopenError> {
+        Staging::reopen(&self.state, SessionId([session; 16]), &TargetOptions::default(), [])
+    }
+
+    /// The directory of a session's records.
+    pub(crate) fn records(&self, session: u8) -> PathBuf {
+        self.state.path().join("sessions").join(SessionId([session; 16]).to_string())
+    }
+
     /// Migrates `things` to the target.
     pub(crate) fn migrate(&self, session: u8, things: &[(&str, Thing)]) {
         let sealed = self.staged(session, things).seal(&mut |_| ()).expect("sealed");
@@ -185,6 +204,33 @@ pub(crate) fn fill(staging: &Staging, things: &[(&str, Thing)]) {
             file.finish().expect("finished");
         }
     }
+}
+
+/// Writes the file at `index`.
+pub(crate) fn fill_one(staging: &Staging, things: &[(&str, Thing)], index: EntryIndex) {
+    let (_, Thing::File(bytes, _)) = things[index.at()] else { panic!("{index} is no file") };
+    let mut file = staging.writer().create(index).expect("created");
+    file.write(bytes).expect("written");
+    file.finish().expect("finished");
+}
+
+/// The files of `things`.
+pub(crate) fn files(things: &[(&str, Thing)]) -> Vec<EntryIndex> {
+    let files = (0..).zip(things).filter(|(_, (_, thing))| matches!(thing, Thing::File(..)));
+    files.map(|(n, _)| EntryIndex(n)).collect()
+}
+
+/// What a survey with two threads finds, and how many bytes it read.
+pub(crate) fn survey(staging: &Staging) -> (Found, u64) {
+    let read = AtomicU64::new(0);
+    let threads = NonZeroUsize::new(2).expect("not zero");
+    let found = staging.survey(threads, &AtomicBool::new(false), &read).expect("surveyed");
+    (found, read.into_inner())
+}
+
+/// The indices of files.
+pub(crate) fn indices(files: &[VerifiedFile]) -> Vec<EntryIndex> {
+    files.iter().map(VerifiedFile::index).collect()
 }
 
 /// Everything about a tree that must survive: kind, mode, content, and with `times` the modification times.

@@ -142,7 +142,7 @@ impl Staging {
         self.shared.flush.run()
     }
 
-    /// Lets go and keeps everything for [`Staging::reopen`].
+    /// Lets go and keeps everything for [`Staging::reopen`], which waits until all writers are gone too.
     pub fn suspend(mut self) {
         // the state stays; what is written is that somebody was here
         self.keep(None);

@@ -5,6 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use me_sync_node::staging::{Staging, StateDir, TargetOptions};
+
+use crate::ledger::survey;
 use crate::site::{End, Running, Site, Tree, finish};
 use crate::strace::{can_run, wait_for};
 
@@ -46,7 +49,7 @@ fn ends_by_itself(child: Running, who: &str) -> End {
 }
 
 #[test]
-fn an_importer_killed_in_the_bulk_leaves_the_old_tree_and_the_exporter_says_so() {
+fn an_importer_killed_in_the_bulk_leaves_the_old_tree_and_what_it_had_received_and_the_exporter_says_so() {
     if !can_run() {
         return;
     }
@@ -58,6 +61,14 @@ fn an_importer_killed_in_the_bulk_leaves_the_old_tree_and_the_exporter_says_so()
     assert_eq!(site.standing("importer killed"), Tree::Old);
     let end = ends_by_itself(exporter, "the exporter");
     assert_eq!(end.status.code(), Some(13), "{}", end.stderr);
+    let state = StateDir::open(&site.state()).expect("opened");
+    let session = state.sessions().expect("listed").remove(0).session;
+    let staging = Staging::reopen(&state, session, &TargetOptions::default(), []).expect("reopened");
+    let (found, read) = survey(&staging);
+    let begun: u64 = found.partial.iter().map(|partial| partial.offset()).sum();
+    let whole: u64 = found.ok.iter().map(|file| file.size()).sum();
+    assert!(begun + whole > 0 && begun + whole == read, "{begun} and {whole} of {read} bytes are kept");
+    drop(staging);
     assert_eq!(site.recovers("importer killed"), Tree::Old);
 }
 

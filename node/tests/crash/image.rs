@@ -13,6 +13,12 @@ pub(crate) struct Node {
     content: Vec<u8>,
 }
 
+impl Node {
+    pub(crate) fn is_dir(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+}
+
 /// Everything at and below a path; empty if nothing is there.
 pub(crate) type Image = BTreeMap<PathBuf, Node>;
 

@@ -92,6 +92,18 @@ fn a_kill_at_any_step_of_a_creation_leaves_nothing_or_the_new_tree() {
     the_swap(false);
 }
 
+// RELIABILITY F62
+#[test]
+fn a_kill_while_the_staging_tree_is_made_leaves_a_session_that_can_go_on_or_none() {
+    if !can_run() {
+        return;
+    }
+    let mut tally = Tally::default();
+    ["mkdirat", "symlinkat"].iter().for_each(|call| sweep_whole(call, true, &mut tally));
+    tell("making the staging tree", &tally);
+    assert!(tally.old_then_old > 5, "{tally:?}");
+}
+
 /// Killed at `swap`'s Nth `call`, recovery is itself killed at each of its calls.
 fn recovery_killed(crash: (&str, u32), calls: &[&str], standing: bool, tally: &mut Tally) {
     for call in calls {

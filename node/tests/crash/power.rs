@@ -13,13 +13,13 @@ const MOST: u32 = 2000;
 
 /// An ext4 that lasts as long as this; mount and loop device go with it.
 #[derive(Debug)]
-struct Disk {
+pub(crate) struct Disk {
     tmp: tempfile::TempDir,
-    at: PathBuf,
+    pub(crate) at: PathBuf,
 }
 
 impl Disk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tmp = tempfile::tempdir().expect("a temporary directory");
         let at = tmp.path().canonicalize().expect("resolved").join("mnt");
         std::fs::create_dir(&at).expect("made");
@@ -40,11 +40,21 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(self.file()).arg(&self.at));
     }
 
-    /// FS_IOC_SHUTDOWN without flushing even the log, and the next boot.
+    /// The power goes and comes back.
     fn cut(&self) {
+        self.stop();
+        self.start();
+    }
+
+    /// FS_IOC_SHUTDOWN without flushing even the log.
+    pub(crate) fn stop(&self) {
         let script = "import fcntl,os,struct,sys\n\
                       fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
         run(Command::new("python3").args(["-c", script]).arg(&self.at));
+    }
+
+    /// The next boot. Nothing of the stopped disk may be open any more.
+    pub(crate) fn start(&self) {
         run(Command::new("umount").arg(&self.at));
         self.mount();
     }

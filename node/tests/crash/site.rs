@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use me_sync_node::staging::{self, SessionState, Staging, StateDir, TargetOptions};
+use me_sync_protocol::reason::Code;
+
 use crate::image::{self, Image};
+use crate::ledger::survey;
 use crate::strace::{Tracer, expressions, wait_for};
 
 const BIN: &str = env!("CARGO_BIN_EXE_me-sync");
@@ -141,7 +145,7 @@ impl Site {
         command
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.disk.join("state")
     }
 
@@ -216,12 +220,14 @@ impl Site {
         all
     }
 
-    /// The next start without any help: whole, nothing left behind, at rest, and the way back is open.
+    /// The next start without any help: whole, nothing left behind but what can be continued, at rest, and the way
+    /// back is open.
     pub(crate) fn recovers(&self, when: &str) -> Tree {
         let first = self.restart(None);
         assert!(first.status.success(), "{when}: {}", first.stderr);
         assert!(!first.stdout.contains("\"parked\""), "{when}: {}", first.stdout);
         let tree = self.standing(&format!("{when}, restarted"));
+        self.end_unfinished(when, tree);
         self.only_the_retained_tree(when, tree);
         let before = self.siblings();
         let second = self.restart(None);
@@ -233,6 +239,32 @@ impl Site {
             assert_eq!(self.standing(&format!("{when}, rolled back")), Tree::Old);
         }
         tree
+    }
+
+    /// Sessions that are left for their continuation can be continued, and hold nothing that is wrong.
+    fn end_unfinished(&self, when: &str, tree: Tree) {
+        let state = StateDir::open(&self.state()).expect("opened");
+        for record in state.sessions().expect("listed") {
+            if !matches!(record.state, SessionState::Receiving | SessionState::Verified) {
+                continue;
+            }
+            assert_eq!(tree, Tree::Old, "{when}: unfinished, and the new tree stands");
+            let staging = Staging::reopen(&state, record.session, &TargetOptions::default(), [])
+                .unwrap_or_else(|err| panic!("{when}: cannot be continued: {err}"));
+            let (found, _) = survey(&staging);
+            for file in &found.ok {
+                let entry = staging.manifest().entry(file.index()).expect("an entry");
+                let bytes = fs::read(staging.path().join(entry.path.as_str())).expect("readable");
+                let sent = fs::read(self.source().join(entry.path.as_str())).expect("readable");
+                assert!(bytes == sent, "{when}: {}", entry.path);
+            }
+            for (path, node) in &self.new {
+                let there = staging.path().join(path);
+                assert!(!node.is_dir() || there.is_dir(), "{when}: {} is missing", path.display());
+            }
+            staging.suspend();
+            staging::discard(&state, record.session, Code::Aborted).expect("discarded");
+        }
     }
 
     fn only_the_retained_tree(&self, when: &str, tree: Tree) {

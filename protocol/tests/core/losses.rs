@@ -102,6 +102,18 @@ fn a_file_that_is_gone_when_the_tree_is_sealed_is_asked_for_again_three_times_at
 }
 
 #[test]
+fn a_session_whose_retries_are_exhausted_goes_on_with_what_failed_when_somebody_asks_for_it() {
+    let mut pair = Pair::play(Scenario::of(ITEMS).fault(Fault::Flip { file: 1, times: 5 }), 3);
+    assert_eq!(pair.outcome(), both(Code::RetryExhausted));
+    let sent = pair.sends.len();
+    pair.retry();
+    pair.run_until(|_| false);
+    assert_eq!(pair.outcome(), BOTH_OK, "{}", pair.report());
+    let file = pair.scenario.tree.index("b");
+    assert_eq!(pair.sends[sent..], [(0, file), (1, file)], "it failed once more");
+}
+
+#[test]
 fn what_was_found_on_the_importers_device_is_not_sent() {
     for (found, sent) in [(1, 0), (2, 2)] {
         let pair = Pair::play(Scenario { found, ..Scenario::of(ITEMS) }, 1);

@@ -17,6 +17,7 @@ use me_sync_node::hooks::FaultPlan;
 use me_sync_node::net::{ListenAddr, Transports};
 use me_sync_node::source::{ScanOptions, Source};
 use me_sync_node::{Completion, Consent, ImportOptions, JobHandle, Node, NodeConfig, Offer, OfferOptions, Outcome};
+use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 use tempfile::TempDir;
@@ -89,6 +90,14 @@ pub(crate) async fn failed(job: &JobHandle) -> Code {
         Outcome::Failed { code, .. } => code,
         Outcome::Completed(completion) => panic!("completed: {completion:?}"),
     }
+}
+
+/// Waits until the job has lost its peer and says so.
+pub(crate) async fn waits_for_peer(job: &JobHandle) {
+    let mut views = job.watch();
+    let waits = views.wait_for(|view| view.phase == Phase::WaitingForPeer);
+    let waits = tokio::time::timeout(PATIENCE, waits).await;
+    assert!(waits.is_ok(), "the loss is not noticed: {:#?}", job.view());
 }
 
 /// Moves a tree between two nodes and gives both jobs.

@@ -78,7 +78,8 @@ impl ExportJob {
             (Phase::ManifestReceiving, ..) => "waiting for the other device to agree",
             _ => view::detail(phase),
         };
-        let lost = self.session.as_ref().filter(|_| phase == Phase::WaitingForPeer);
+        // an importer that comes while the source is hashed is told to come again
+        let lost = self.session.as_ref().filter(|_| phase == Phase::WaitingForPeer && !hashing);
         let waiting = lost.map(|session| WaitingView {
             for_secs: session.lost.map_or(0, |lost| now.0.saturating_sub(lost.0).as_secs()),
             tries: 0,

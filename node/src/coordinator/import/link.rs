@@ -11,7 +11,7 @@ use me_sync_protocol::reason::Code;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Detail, ImportJob, Left, Session};
+use super::{ImportJob, Left, Session};
 use crate::coordinator::connect::{self, Entry, Established, Key};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
@@ -295,11 +295,7 @@ impl ImportJob {
         }
         match event {
             LaneEvent::Files { reports, details } => {
-                for failed in details {
-                    let attempts = self.details.get(&failed.index).map_or(0, |seen| seen.attempts) + 1;
-                    self.details
-                        .insert(failed.index, Detail { code: failed.code, os_error: failed.os_error, attempts });
-                }
+                self.note_failures(&reports, &details);
                 self.checkpoints.note(&reports);
                 self.input(Input::Files(reports), shared);
             }

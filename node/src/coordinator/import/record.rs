@@ -1,13 +1,15 @@
 //! What the store knows of the import: enough for a later process to go on, and for people to see.
 
+use me_sync_protocol::file::FileReport;
 use me_sync_protocol::message::Granted;
 use me_sync_protocol::reason::Code;
 
-use super::{ImportJob, Left};
+use super::{Detail, ImportJob, Left};
 use crate::api::PeerSummary;
 use crate::clock::LastSeen;
 use crate::coordinator::Shared;
 use crate::store::{FailureRecord, Grant, ImportRecord, SessionStatus, TargetChoices, TicketText, Write};
+use crate::transfer::FailureDetail;
 
 /// Failed files that are recorded by name.
 const MAX_FAILURES: usize = 10_000;
@@ -98,6 +100,18 @@ impl ImportJob {
         let session = record.session;
         self.put(shared);
         shared.write_later(Write::PutFailures(session, self.failure_records()));
+    }
+
+    /// Counts how often a file failed, and what is known of the last time.
+    pub(super) fn note_failures(&mut self, reports: &[FileReport], details: &[FailureDetail]) {
+        for report in reports {
+            let FileReport::Failed(failed) = report else { continue };
+            let known = details.iter().find(|detail| detail.index == failed.index);
+            let attempts = self.details.get(&failed.index).map_or(0, |seen| seen.attempts) + 1;
+            let code = known.map_or(failed.reason.into(), |detail| detail.code);
+            let os_error = known.and_then(|detail| detail.os_error);
+            self.details.insert(failed.index, Detail { code, os_error, attempts });
+        }
     }
 
     fn failure_records(&self) -> Vec<FailureRecord> {

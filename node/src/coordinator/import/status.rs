@@ -23,7 +23,11 @@ impl ImportJob {
         }
         let Some(session) = &self.session else { return };
         let core = &session.core;
-        let in_flight = session.meter.in_flight.load(Ordering::Relaxed);
+        let in_flight = match &session.link {
+            Link::Up(_) | Link::Draining => session.meter.in_flight.load(Ordering::Relaxed),
+            // what of their files is staged already
+            Link::Down(_) => core.partial_bytes(),
+        };
         let moved = session.meter.moved.load(Ordering::Relaxed);
         let phase = core.phase();
         let bps = self.rate.sample(now, moved);
@@ -58,7 +62,9 @@ impl ImportJob {
                 .iter()
                 .take(view::MAX_FAILURES)
                 .map(|(index, reason)| {
-                    view::failure(manifest, *index, reason.as_str(), self.details.get(index).map(|d| d.code))
+                    let code = self.details.get(index).map(|d| d.code);
+                    let finer = code.filter(|code| code.as_str() != reason.as_str());
+                    view::failure(manifest, *index, reason.as_str(), finer)
                 })
                 .collect(),
             None => Vec::new(),

@@ -145,6 +145,16 @@ impl Pair {
         }
     }
 
+    /// Somebody tries once more what the retry rounds did not heal: both nodes kept the session.
+    pub(crate) fn retry(&mut self) {
+        self.assert(self.exporter_over.is_some() && self.importer_over.is_some(), "it had ended");
+        (self.exporter_over, self.importer_over) = (None, None);
+        self.disk.checkpoint();
+        self.crash(Side::Exporter, 0);
+        self.crash(Side::Importer, 0);
+        self.importer_crashed = false;
+    }
+
     fn restart_importer(&mut self, seed: u64) {
         self.reviewed = None;
         self.importer_counters = Counters::default();

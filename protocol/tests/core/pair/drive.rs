@@ -110,7 +110,8 @@ impl Pair {
         // a restarted exporter that has not walked its tree again does not know the manifest yet
         let knows = self.made || self.importer_down || self.importer.holds().is_none() || !exports;
         may(waits && into.importer == End::Gone && ended && knows && !self.is_offline(), Step::Dial);
-        let untold = out.cut || out.exporter == End::Gone || self.importer_crashed || self.scenario.rude;
+        let silent = out.cut || out.is_mute(Side::Importer) || out.exporter == End::Gone;
+        let untold = silent || self.importer_crashed || self.scenario.rude;
         may(exports && self.importer_over.is_some() && untold && !self.is_offline(), Step::Result);
         steps
     }

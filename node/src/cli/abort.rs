@@ -1,0 +1,91 @@
+//! `me-sync abort`: an unfinished session ends for good, and what it staged goes.
+
+use std::path::{Path, PathBuf};
+
+use me_sync_node::Role;
+use serde_json::json;
+
+use super::book::{Book, Known, is_id};
+use super::exit::{CliError, Exit};
+use super::globals::Globals;
+use super::human;
+use super::out::Out;
+use super::resume::several;
+use super::stop::Stop;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  me-sync abort ab12cd34
+  me-sync abort ~/photos
+
+The directory stays as it is; what arrived for it beside it is removed. The
+other device is told if it can be reached. Again, it does nothing.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The first digits of its id, 4 at least, or its directory
+    #[arg(value_name = "SESSION|DIR")]
+    what: PathBuf,
+}
+
+pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let book = Book::load_alone(globals, stop).await?;
+    out.recovered(&book.recovered);
+    let found = find(&book, &args.what);
+    let unfinished: Vec<_> = found.iter().copied().filter(|known| known.state.is_resumable()).collect();
+    match (unfinished.as_slice(), found.first()) {
+        ([one], _) => end(one, globals, out, stop).await,
+        ([], Some(over)) => {
+            out.say(format_args!("session {} is over already", over.session.short()));
+            out.success(json!({ "session_id": over.session.to_string(), "changed": false }));
+            Ok(())
+        }
+        ([], None) => {
+            let error = CliError::usage(
+                format!("{} is no session that is on record here", human::shell(&args.what)),
+                "`me-sync sessions` lists sessions and their directories",
+            );
+            Err(error.exit(Exit::Usage))
+        }
+        (many, _) => Err(several(many, "several unfinished sessions are meant", out)),
+    }
+}
+
+/// By id, or else by directory, the newest first.
+fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a Known> {
+    let by_id = what.to_str().filter(|text| is_id(text)).map(|text| book.named(text)).unwrap_or_default();
+    if !by_id.is_empty() {
+        return by_id;
+    }
+    let dir = resolved(what);
+    book.sessions.iter().filter(|known| known.path == dir).collect()
+}
+
+/// The path as sessions have it: a target need not exist, its parent does.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(real) = absolute.canonicalize() {
+        return real;
+    }
+    match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
+async fn end(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let node = globals.spawn(out, stop).await?;
+    // not `unless`: once begun it is waited for
+    let ended = node.handle().end_session(known.session).await;
+    node.shutdown().await;
+    ended?;
+    let (id, path) = (known.session.short(), human::path(&known.path));
+    match known.role {
+        Role::Importer => {
+            out.say(format_args!("session {id} is ended: {path} is as it was, and what had arrived is gone"))
+        }
+        Role::Exporter => out.say(format_args!("session {id} is ended: {path} is not offered to that device any more")),
+    }
+    out.success(json!({ "session_id": known.session.to_string(), "changed": true }));
+    Ok(())
+}

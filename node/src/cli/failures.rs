@@ -1,0 +1,118 @@
+//! `me-sync failures`: which files of a session failed, why, and how often they were tried.
+
+use std::path::Path;
+
+use me_sync_node::store::{FailureRecord, Store};
+use me_sync_protocol::ids::SessionId;
+use serde_json::json;
+
+use super::book::{Book, Unclear};
+use super::exit::CliError;
+use super::globals::Globals;
+use super::human;
+use super::out::Out;
+use super::resume::several;
+use super::stop::{Stop, blocking};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  me-sync failures ab12cd34
+  me-sync failures --json ab12cd34
+
+A line a file, separated by tabs: path, reason, code, what the operating system
+said, and how often it was tried. The receiving device has the list.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The first digits of its id, 4 at least
+    session: String,
+}
+
+/// One failed file.
+struct Failed {
+    path: String,
+    reason: String,
+    code: Option<String>,
+    os_error: Option<i32>,
+    attempts: Option<u32>,
+}
+
+pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let mut book = Book::load(globals, stop).await?;
+    if book.busy.is_some() && !book.named(&args.session).iter().any(|known| known.live.is_some()) {
+        // another process has the list, and this session is not its
+        book = Book::load_alone(globals, stop).await?;
+    }
+    out.recovered(&book.recovered);
+    let known = match book.one(&args.session) {
+        Ok(known) => known,
+        Err(Unclear::Nothing(error)) => return Err(error),
+        Err(Unclear::Several(many)) => {
+            return Err(several(&many, &format!("several sessions begin with {}", args.session), out));
+        }
+    };
+    let (failed, total) = match &known.live {
+        Some(live) => (of_live(&live.view), live.view["failures_total"].as_u64().unwrap_or(0)),
+        None => {
+            let (state_dir, session) = (globals.state_dir()?, known.session);
+            let records = stop.unless(blocking(move || of_store(&state_dir, session))).await???;
+            let total = records.len() as u64;
+            (records, total)
+        }
+    };
+    failed.iter().for_each(|one| show(one, out));
+    if total == 0 {
+        out.say(format_args!("no file of session {} is on record as failed", known.session.short()));
+    } else if total > failed.len() as u64 {
+        out.say(format_args!("{} failed in all", human::count(total, "file")));
+    }
+    out.success(json!({ "session_id": known.session.to_string(), "failures": failed.len(), "total": total }));
+    Ok(())
+}
+
+fn of_store(state_dir: &Path, session: SessionId) -> Result<Vec<Failed>, CliError> {
+    Ok(Store::open(state_dir)?.failures(session)?.into_iter().map(Failed::from).collect())
+}
+
+fn of_live(view: &serde_json::Value) -> Vec<Failed> {
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let all = view["failures"].as_array().into_iter().flatten();
+    all.map(|one| Failed {
+        path: text(&one["path"]).unwrap_or_default(),
+        reason: text(&one["reason"]).unwrap_or_default(),
+        code: text(&one["code"]),
+        os_error: None,
+        attempts: None,
+    })
+    .collect()
+}
+
+impl From<FailureRecord> for Failed {
+    fn from(record: FailureRecord) -> Self {
+        Self {
+            path: record.path,
+            reason: record.reason.to_string(),
+            code: Some(record.code.to_string()),
+            os_error: record.os_error,
+            attempts: Some(record.attempts),
+        }
+    }
+}
+
+fn show(one: &Failed, out: Out) {
+    let said = one.os_error.map(|number| std::io::Error::from_raw_os_error(number).to_string());
+    out.event(
+        "failure",
+        json!({ "path": one.path, "reason": one.reason, "code": one.code, "os_error": one.os_error,
+            "os_message": said, "attempts": one.attempts }),
+    );
+    let or_dash = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), |text| human::path(Path::new(text)));
+    out.data(format_args!(
+        "{}\t{}\t{}\t{}\t{}",
+        human::path(Path::new(&one.path)),
+        human::path(Path::new(&one.reason)),
+        or_dash(one.code.as_deref()),
+        or_dash(said.as_deref()),
+        one.attempts.map_or_else(|| "-".to_owned(), |n| n.to_string())
+    ));
+}

@@ -1,0 +1,151 @@
+//! `me-sync resume` and `me-sync retry`: an unfinished session goes on, on whichever side this device is.
+
+use me_sync_node::source::ScanOptions;
+use me_sync_node::{OfferOptions, Role};
+
+use super::book::{Book, Known, State, Unclear};
+use super::exit::{CliError, Exit};
+use super::globals::Globals;
+use super::import::{Answer, Import, PeerAddresses, parse_peer};
+use super::out::Out;
+use super::stop::Stop;
+use super::{human, prompt, send, sessions};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  me-sync resume                    the one unfinished session
+  me-sync resume ab12cd34
+  me-sync resume ab12 --peer 192.168.1.5:40001
+
+Nothing that arrived is sent again. The id is the same on both devices, and so
+is this command: on the one that sends it offers its tree again.";
+
+pub(crate) const RETRY_EXAMPLES: &str = "\
+Examples:
+  me-sync failures ab12cd34         what failed, and why
+  me-sync retry ab12cd34            on both devices, once that is mended
+
+Only the files that failed are sent, then the whole tree is applied at once.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The first digits of its id, 4 at least [default: the only one]
+    session: Option<String>,
+    /// Replace what is in the directory without asking, if that is still open
+    #[arg(short, long)]
+    yes: bool,
+    /// Where the sending device is: IP:PORT or multiaddr; repeatable
+    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
+    peer: Vec<PeerAddresses>,
+}
+
+/// Which of the two commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Resume,
+    Retry,
+}
+
+pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let book = Book::load_alone(globals, stop).await?;
+    out.recovered(&book.recovered);
+    let known = choose(&book, args.session.as_deref(), verb, out)?;
+    announce(known, verb, out);
+    match known.role {
+        Role::Importer => import(known, &args, globals, out, stop).await,
+        Role::Exporter => export(known, globals, out, stop).await,
+    }
+}
+
+/// The session that is meant, if it can go on.
+fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Result<&'a Known, CliError> {
+    if let Some(text) = named {
+        let known = match book.one(text) {
+            Ok(known) => known,
+            Err(Unclear::Nothing(error)) => return Err(error),
+            Err(Unclear::Several(many)) => {
+                return Err(several(&many, &format!("several sessions begin with {text}"), out));
+            }
+        };
+        return if known.state.is_resumable() { Ok(known) } else { Err(over(known)) };
+    }
+    let resumable = book.sessions.iter().filter(|known| known.state.is_resumable());
+    let fits: Vec<_> = match verb {
+        Verb::Resume => resumable.collect(),
+        Verb::Retry => resumable.filter(|known| known.state == State::Failed).collect(),
+    };
+    match (fits.as_slice(), verb) {
+        ([one], _) => Ok(one),
+        ([], Verb::Resume) => Err(CliError::usage(
+            "there is nothing to resume: no unfinished session is on record here",
+            "`me-sync sessions` lists those that are over",
+        )),
+        ([], Verb::Retry) => Err(CliError::usage(
+            "there is nothing to retry: no session that failed is kept here",
+            "`me-sync resume` goes on with one that was interrupted",
+        )),
+        (many, _) => Err(several(many, "several sessions are unfinished", out)),
+    }
+}
+
+/// Lists the candidates, and asks for one.
+pub(crate) fn several(many: &[&Known], message: &str, out: Out) -> CliError {
+    many.iter().for_each(|known| sessions::show(known, out));
+    CliError::usage(message, "name one of the listed by more digits of its id")
+}
+
+fn over(known: &Known) -> CliError {
+    let (id, path) = (known.session.short(), human::path(&known.path));
+    let message = match known.code {
+        Some(code) => format!("session {id} is over ({code})"),
+        None if known.role == Role::Importer => format!("session {id} is over: its tree went into {path}"),
+        None => format!("session {id} is over: {path} has arrived"),
+    };
+    CliError::usage(message, "begin a new one with `send` and `receive`")
+}
+
+fn announce(known: &Known, verb: Verb, out: Out) {
+    let id = known.session.short();
+    let device = human::device(&known.device_name, &known.peer_id);
+    let path = human::path(&known.path);
+    match known.role {
+        Role::Importer => out.say(format_args!("continuing session {id}: from {device} into {path}")),
+        Role::Exporter => out.say(format_args!("session {id}: {path} goes to {device}")),
+    }
+    match (verb, known.state) {
+        (Verb::Retry, State::Failed) => out.say("only the files that failed, or were not sent yet, are sent"),
+        (Verb::Retry, _) => out.say("it has not failed; what is missing is sent"),
+        (Verb::Resume, _) => {}
+    }
+}
+
+async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let answer = Answer::of(args.yes, prompt::possible(out));
+    let node = globals.spawn(out, stop).await?;
+    let handle = node.handle();
+    let going_on = async {
+        let job = stop.unless(handle.resume_at(known.session, PeerAddresses::of(&args.peer))).await??;
+        Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await
+    };
+    let result = going_on.await;
+    node.shutdown().await;
+    result?.show(&known.path, globals, out);
+    Ok(())
+}
+
+/// What sends offers the same tree again, chosen in the same way.
+async fn export(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let options = known.choices.map(ScanOptions::from).unwrap_or_default();
+    let source = send::scan(known.path.clone(), options, out, stop).await.map_err(|error| {
+        let gone = error.exit == Exit::Source && !known.path.exists();
+        let id = known.session.short();
+        let hint = format!("bring it back, or end the session: {}", globals.command(&format!("abort {id}")));
+        if gone { CliError { hint, ..error } } else { error }
+    })?;
+    let node = globals.spawn(out, stop).await?;
+    let options = OfferOptions { session: Some(known.session), ..OfferOptions::default() };
+    let result = send::offer(&node.handle(), source, options, false, globals, out, stop).await;
+    node.shutdown().await;
+    result?.show(out);
+    Ok(())
+}

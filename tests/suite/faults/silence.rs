@@ -148,13 +148,12 @@ async fn a_result_that_was_lost_is_told_again_and_nothing_is_sent_again() {
 async fn a_result_that_was_lost_is_told_by_a_later_process_to_a_later_process() {
     // F79
     let dir = tree(5, 50_000);
-    let mut wire = Wire::of(&source(&dir)).await;
+    let wire = Wire::of(&source(&dir)).await;
     let (offer, job) = applied_unheard(&wire).await;
     let done = completed(&job).await;
     assert!(done.notes.iter().any(|note| note.contains("could not be told")), "{:?}", done.notes);
     // both are new processes now
-    wire.exporter = wire.exporter.restart().await;
-    wire.importer = wire.importer.restart().await;
+    let wire = wire.restart().await;
     let sent = wire.relay.down().bytes();
     wire.relay.fate(|_| Fate::default());
     let again = wire.offer().await;

@@ -84,6 +84,12 @@ impl Wire {
         Self { exporter, importer, relay, source: source.to_owned(), dir }
     }
 
+    /// Both nodes are new ones with the same state.
+    pub(crate) async fn restart(self) -> Self {
+        let (exporter, importer) = tokio::join!(self.exporter.restart(), self.importer.restart());
+        Self { exporter, importer, ..self }
+    }
+
     pub(crate) fn target(&self) -> PathBuf {
         self.dir.path().join("target")
     }

@@ -24,8 +24,9 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, Stream};
@@ -77,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) net: NetHandle,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
-    pub(crate) hashes: Option<Arc<HashCache>>,
+    pub(crate) hashes: Hashes,
     pub(crate) clock: Clock,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
@@ -86,6 +87,29 @@ pub(crate) struct Shared {
     lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
+}
+
+/// The hashes of earlier offers, opened when they are first needed: most nodes only receive.
+#[derive(Debug, Clone)]
+pub(crate) struct Hashes {
+    state_dir: Arc<PathBuf>,
+    cache: Arc<OnceLock<Option<HashCache>>>,
+}
+
+impl Hashes {
+    pub(crate) fn new(state_dir: PathBuf) -> Self {
+        Self { state_dir: Arc::new(state_dir), cache: Arc::default() }
+    }
+
+    /// Blocking. None if the file cannot be used: it only saves time.
+    pub(crate) fn open(&self) -> Option<&HashCache> {
+        let open = || {
+            HashCache::open(&self.state_dir)
+                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
+                .ok()
+        };
+        self.cache.get_or_init(open).as_ref()
+    }
 }
 
 impl Shared {
@@ -271,7 +295,7 @@ pub(crate) struct Setup {
     pub(crate) net_events: mpsc::Receiver<NetEvent>,
     pub(crate) state: Arc<StateDir>,
     pub(crate) store: StoreHandle,
-    pub(crate) hashes: Option<Arc<HashCache>>,
+    pub(crate) hashes: Hashes,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
@@ -464,7 +488,7 @@ impl Coordinator {
         let cache = self.shared.hashes.clone();
         tokio::task::spawn_blocking(move || {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, cache.as_deref(), &progress, &stop).map(Arc::new);
+            let hashed = source.hash(threads, cache.open(), &progress, &stop).map(Arc::new);
             // a coordinator that is gone does not need the news
             events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
         });

@@ -18,10 +18,10 @@ use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
 
 use crate::api::JobHandle;
-use crate::coordinator::{self, CoordinatorHandle, ImportPlan, Setup};
+use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
-use crate::source::{HashCache, Source};
+use crate::source::Source;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -320,16 +320,11 @@ impl Node {
             let keypair = identity::load_or_create(&state_dir)?;
             let state = StateDir::open(&state_dir)?;
             let store = Store::open(&state_dir)?;
-            // it only saves time
-            let hashes = HashCache::open(&state_dir)
-                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
-                .ok();
             let recovered = start::settle(&state, &store, SystemTime::now())?;
             let ports = store.ports()?;
-            Ok::<_, NodeError>((lock, keypair, state, store, hashes, recovered, ports))
+            Ok::<_, NodeError>((lock, keypair, state, store, recovered, ports))
         });
-        let (lock, keypair, state, store, hashes, recovered, ports) =
-            prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let (lock, keypair, state, store, recovered, ports) = prepared.await.map_err(|_| NodeError::Interrupted)??;
         let store = StoreHandle::spawn(store)?;
         let net_config = NetConfig {
             listen: config.listen.clone(),
@@ -349,7 +344,7 @@ impl Node {
             net_events,
             state: state.clone(),
             store: store.clone(),
-            hashes: hashes.map(Arc::new),
+            hashes: Hashes::new(config.state_dir.clone()),
             retry: config.retry,
             max_lanes,
             max_chunk,

@@ -26,6 +26,7 @@ mod names;
 #[cfg(feature = "test-hooks")]
 mod pause;
 mod preflight;
+mod record;
 mod recover;
 mod rehash;
 mod reopen;

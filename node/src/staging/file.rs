@@ -46,6 +46,15 @@ impl StagingWriter {
     /// # Errors
     /// The index is not a file, is finished or being written, or the disk refuses.
     pub fn create(&mut self, index: EntryIndex) -> Result<StagedFile, StageError> {
+        let file = self.begin(index)?;
+        file.preallocate()?;
+        #[cfg(feature = "test-hooks")]
+        super::pause::at("write");
+        Ok(file)
+    }
+
+    /// As [`Self::create`], without reserving room for the bytes.
+    pub(super) fn begin(&mut self, index: EntryIndex) -> Result<StagedFile, StageError> {
         let (mut file, _) = StagedFile::unopened(&self.shared, index)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match self.open(index, flags) {
@@ -57,9 +66,6 @@ impl StagingWriter {
         file.open = Some(opened.map_err(|err| file.failed("creating", err))?);
         // a file that was finished and whose name is gone is not finished any more
         self.shared.stamps.clear(index);
-        file.preallocate()?;
-        #[cfg(feature = "test-hooks")]
-        super::pause::at("write");
         Ok(file)
     }
 
@@ -248,7 +254,8 @@ impl StagedFile {
         unlinkat(&open.dir, open.name.as_str(), AtFlags::empty()).map_err(|err| self.failed("removing", err))
     }
 
-    fn preallocate(&self) -> Result<(), StageError> {
+    /// Reserves room for all declared bytes, if they are many.
+    pub(super) fn preallocate(&self) -> Result<(), StageError> {
         let Some(open) = &self.open else { return Ok(()) };
         if self.declared < PREALLOCATE_FROM {
             return Ok(());

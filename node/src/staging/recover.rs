@@ -4,16 +4,20 @@
 //! Looks, asks the table for one step, does it, looks again. Every step can be repeated, so being killed in
 //! the middle costs nothing.
 
+mod discard;
+
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use discard::discard;
+pub(super) use discard::end;
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use rustix::fs::AtFlags;
 
 use super::beneath::open_child;
-use super::error::{RollbackError, StageError, StateError, shown};
+use super::error::{RollbackError, StateError, shown};
 use super::inode::Inode;
 use super::journal::{Journal, Loaded, Method, Record, SessionState};
 use super::lock::{self, Lock};
@@ -66,45 +70,6 @@ pub fn recover(state: &StateDir, now: SystemTime) -> Vec<Recovered> {
         Err(err) => {
             tracing::error!(error = %err, "no session can be recovered");
             Vec::new()
-        }
-    }
-}
-
-/// Ends an unfinished session that no process works on: its staging tree goes, the record stays as history with
-/// `code`. The target is not touched. Blocking.
-///
-/// # Errors
-/// There is no such session, a process works on it, it is not unfinished, or something of its tree is left; the
-/// next start tries that again.
-pub fn discard(state: &StateDir, session: SessionId, code: Code) -> Result<(), StageError> {
-    let not = |why| StageError::NotUnfinished { why };
-    let dir = state.lock_session(session).map_err(|err| match err {
-        StateError::Io { err, .. } if err.kind() == std::io::ErrorKind::NotFound => not("it is not known here"),
-        err => err.into(),
-    })?;
-    let journal = match Journal::load(dir.share()?, &dir.path)? {
-        Loaded::Whole(journal) if journal.record().session == session => *journal,
-        Loaded::Nothing => return Err(not("it never began")),
-        Loaded::Whole(_) | Loaded::Corrupt => return Err(StateError::Corrupt { path: dir.path }.into()),
-    };
-    match journal.record().state {
-        SessionState::Receiving | SessionState::Verified => end(journal, code),
-        SessionState::Failed => Err(not("it is over")),
-        SessionState::SwapIntent | SessionState::RollbackIntent => Err(not("its swap has begun")),
-        SessionState::Swapped | SessionState::Committed => Err(not("it is complete")),
-        SessionState::RolledBack | SessionState::Cleaned => Err(not("it was complete")),
-    }
-}
-
-/// Ends an unfinished session whose lock the caller holds.
-pub(super) fn end(mut journal: Journal, code: Code) -> Result<(), StageError> {
-    journal.update(|r| (r.state, r.code) = (SessionState::Failed, Some(code)))?;
-    let path = journal.record().staging_path();
-    let mut driver = Driver { journal, now: LastSeen::now(), outcome: None };
-    match driver.run() {
-        Ok(End::Rest | End::Forget) => Ok(()),
-        Err(stop) => {
-            Err(StageError::Io { what: "removing the staging tree", path, err: std::io::Error::other(stop.detail) })
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -273,12 +273,12 @@ fn is_candidate(inode: &Inode, size: u64) -> bool {
 }
 
 /// Opens a staged file; one that has its final mode already may not let its owner in.
-fn open(dir: &OwnedFd, name: &str) -> io::Result<File> {
+pub(super) fn open(dir: impl AsFd, name: &str) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
+    match openat(&dir, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            add_mode(dir, name, 0o600)?;
-            openat(dir, name, flags, Mode::empty()).map(File::from)
+            add_mode(&dir, name, 0o600)?;
+            openat(&dir, name, flags, Mode::empty()).map(File::from)
         }
         other => other.map(File::from),
     }
@@ -288,6 +288,9 @@ pub(super) fn failed(what: &'static str, path: &str, err: Errno) -> StageError {
     StageError::Entry { what, path: escaped(path).to_string(), err: err.into() }
 }
 
+#[cfg(test)]
+#[path = "rehash/measure.rs"]
+mod measure;
 #[cfg(test)]
 #[path = "rehash/tests.rs"]
 mod tests;

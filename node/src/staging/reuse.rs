@@ -218,10 +218,10 @@ impl Copier<'_> {
     ) -> Result<Option<VerifiedFile>, StageError> {
         let Some(from) = self.open(entry) else { return Ok(None) };
         let Some(mut hash) = LocalFile::begin(&shared.manifest, index) else { return Ok(None) };
-        let mut staged = self.writer.create(index)?;
+        let mut staged = self.writer.begin(index)?;
         let whole = match staged.clone_from(&from) {
             true => self.hash(&staged, entry.size(), &mut hash)?,
-            false => self.pour(from, &mut staged, entry.size(), &mut hash)?,
+            false => staged.preallocate().and_then(|()| self.pour(from, &mut staged, entry.size(), &mut hash))?,
         };
         match hash.finish() {
             Ok(verified) if whole => {

@@ -69,6 +69,23 @@ pub(crate) fn tmpfs(at: &Path, options: &str) -> Option<Mounted> {
     Some(Mounted(at.to_owned()))
 }
 
+/// Mounts a small file system that can share blocks between files; none without root or the tool that makes it.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+pub(crate) fn reflinking(at: &Path, image: &Path) -> Option<Mounted> {
+    if !is_root() {
+        return None;
+    }
+    std::fs::File::create(image).and_then(|file| file.set_len(256 << 20)).expect("made");
+    let Ok(made) = std::process::Command::new("mkfs.btrfs").arg("-q").arg(image).output() else {
+        eprintln!("skipped: needs mkfs.btrfs");
+        return None;
+    };
+    assert!(made.status.success());
+    let mounted = std::process::Command::new("mount").args(["-o", "loop"]).args([image, at]).status();
+    assert!(mounted.expect("mount starts").success());
+    Some(Mounted(at.to_owned()))
+}
+
 /// One thing of a small tree.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Thing {
@@ -173,6 +190,14 @@ impl Place {
         self.state.path().join("sessions").join(SessionId([session; 16]).to_string())
     }
 
+    /// Seals and applies a tree of [`SMALL`], and looks whether that is what stands there.
+    pub(crate) fn applies(&self, staging: Staging) {
+        staging.seal(&mut |_| ()).expect("sealed").swap(&mut ()).expect("applied").commit().expect("committed");
+        let reference = Self::new();
+        reference.migrate(9, SMALL);
+        assert_eq!(image(&self.target(), true), image(&reference.target(), true));
+    }
+
     /// Migrates `things` to the target.
     pub(crate) fn migrate(&self, session: u8, things: &[(&str, Thing)]) {
         let sealed = self.staged(session, things).seal(&mut |_| ()).expect("sealed");
@@ -200,7 +225,7 @@ pub(crate) fn fill(staging: &Staging, things: &[(&str, Thing)]) {
     for (n, (_, thing)) in (0..).zip(things) {
         if let Thing::File(bytes, _) = thing {
             let mut file = writer.create(EntryIndex(n)).expect("created");
-            bytes.chunks(5).for_each(|chunk| file.write(chunk).expect("written"));
+            bytes.chunks((bytes.len() / 64).max(5)).for_each(|chunk| file.write(chunk).expect("written"));
             file.finish().expect("finished");
         }
     }

@@ -1,7 +1,6 @@
 //! The final walk (RELIABILITY 4.3, steps 3 and 4): the tree on disk is the manifest's tree, nothing less,
 //! nothing more. By descriptor; gives directories their modes and times on the way up, the root's last.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -10,9 +9,7 @@ use std::sync::Arc;
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::manifest::{Entry, Node};
-use rustix::fs::{
-    Advice, AtFlags, Dir, FileType, Mode, OFlags, fadvise, fchmod, futimens, openat, readlinkat, unlinkat,
-};
+use rustix::fs::{Advice, AtFlags, Dir, FileType, fadvise, fchmod, futimens, readlinkat, unlinkat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +17,7 @@ use super::beneath::{DirCache, open_child};
 use super::error::StageError;
 use super::inode::{Inode, Place};
 use super::modes::times;
+use super::rehash;
 use super::stamp::FileStamp;
 use super::tree::Shared;
 
@@ -177,7 +175,7 @@ fn file(
         return Err(mismatch(path, "has another size"));
     }
     if !shared.stamps.is_untouched(index, inode) {
-        rehash(shared, dir, name, index, entry, sha256)?;
+        read_again(shared, dir, name, index, entry, sha256)?;
     }
     Ok(())
 }
@@ -201,7 +199,7 @@ fn names(fd: BorrowedFd<'_>, path: &str) -> Result<Vec<String>, StageError> {
 }
 
 /// Reads a file that moved since it was closed, from the disk and not from the cache, and compares it.
-fn rehash(
+fn read_again(
     shared: &Shared,
     dir: BorrowedFd<'_>,
     name: &str,
@@ -211,8 +209,7 @@ fn rehash(
 ) -> Result<(), StageError> {
     let path = entry.path.as_str();
     let io = |err: Errno| entry_error("reading again", path, err);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(openat(dir, name, flags, Mode::empty()).map_err(io)?);
+    let mut file = rehash::open(dir, name).map_err(io)?;
     // advice only: without it the cache's copy is compared
     fadvise(&file, 0, None, Advice::DontNeed).ok();
     let mut hash = Sha256::new();

@@ -79,13 +79,12 @@ impl ExportJob {
     pub(super) fn send_files(&mut self, entries: Vec<EntryIndex>, partial: &[PartialFile], shared: &Shared) {
         let (Some(session), Source::Ready(snapshot)) = (&mut self.session, &self.source) else { return };
         let Some(connection) = &mut session.connection else { return };
-        if session.core.counters().retry_round > 0
-            && let Some(hashes) = shared.hashes.clone()
-        {
+        if session.core.counters().retry_round > 0 {
+            let hashes = shared.hashes.clone();
             // a remembered hash may be what is wrong with them; the next offer reads these files again
             let (snapshot, entries) = (snapshot.clone(), entries.clone());
             tokio::task::spawn_blocking(move || {
-                if let Err(e) = hashes.forget(&snapshot, &entries) {
+                if let Some(Err(e)) = hashes.open().map(|cache| cache.forget(&snapshot, &entries)) {
                     tracing::warn!(error = %crate::errors::chain(&e), "hashes of failed files stay remembered");
                 }
             });

@@ -17,7 +17,7 @@ use super::{ImportJob, Session};
 use crate::api::{OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, FileStamp, ReopenError, SessionInfo, Staging, Target, TargetFacts};
+use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, Target, TargetFacts};
 use crate::store::StoreError;
 
 /// Names of the top of the incoming tree that a review shows.
@@ -25,6 +25,8 @@ const TOP_NAMES: usize = 10;
 /// What arrived is flushed and recorded at least this often, or after this many bytes: a crash costs no more.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_BYTES: u64 = 2 << 30;
+/// Or after this many files: after a crash each of them is opened and hashed again.
+const CHECKPOINT_FILES: usize = 100_000;
 
 /// What the target said to the manifest.
 pub(in crate::coordinator) type Checked = Result<(Target, TargetFacts, staging::OldTree), Failure>;
@@ -68,7 +70,9 @@ impl Checkpoints {
     }
 
     fn is_due(&self, now: Moment) -> bool {
-        let overdue = now >= self.last.after(CHECKPOINT_EVERY) || self.bytes >= CHECKPOINT_BYTES;
+        let overdue = now >= self.last.after(CHECKPOINT_EVERY)
+            || self.bytes >= CHECKPOINT_BYTES
+            || self.fresh.len() >= CHECKPOINT_FILES;
         !self.is_running && overdue && !self.fresh.is_empty()
     }
 
@@ -168,7 +172,12 @@ impl ImportJob {
                 Ok(found) => Ok((staging, found)),
                 Err(e) => {
                     let failure = described(e.code(), &e);
-                    discard(staging, failure.code);
+                    if matches!(e, StageError::Stopped) {
+                        // what was found so far stays for the next process
+                        staging.suspend();
+                    } else {
+                        discard(staging, failure.code);
+                    }
                     Err(failure)
                 }
             }

@@ -1,7 +1,7 @@
 //! Claims about sessions that are continued after a restart: every state, every way to be in disorder.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::super::testing::{
     Place as Ground, SMALL, Thing, files, fill, fill_one, image, indices, remove, survey, tmpfs,
@@ -38,18 +38,6 @@ fn refused(ground: &Ground, code: Code) {
     assert_eq!(look(), before, "{err}");
 }
 
-/// The target is the whole new tree.
-fn is_applied(ground: &Ground) {
-    let reference = Ground::new();
-    reference.migrate(9, SMALL);
-    assert_eq!(image(&ground.target(), true), image(&reference.target(), true));
-}
-
-fn applies(ground: &Ground, staging: Staging) {
-    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap().commit().unwrap();
-    is_applied(ground);
-}
-
 #[test]
 fn what_a_checkpoint_covered_counts_without_being_read_and_the_rest_is_read() {
     let ground = Ground::with_old();
@@ -69,7 +57,7 @@ fn what_a_checkpoint_covered_counts_without_being_read_and_the_rest_is_read() {
     let (found, read) = survey(&staging);
     assert_eq!((indices(&found.ok), found.partial.len(), found.dropped), (files(SMALL), 0, 0));
     assert_eq!(read, b"deep content".len() as u64);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 // RELIABILITY F29: a stamp that does not fit any more costs a read, not the truth
@@ -87,156 +75,7 @@ fn a_durable_file_that_was_changed_or_deleted_since_is_found_by_the_seal() {
     let Err(SealError::Unstaged { staging, entries, .. }) = staging.seal(&mut |_| ()) else { panic!("sealed") };
     assert_eq!(entries, [EntryIndex(4), EntryIndex(6)]);
     entries.iter().for_each(|index| fill_one(&staging, SMALL, *index));
-    applies(&ground, *staging);
-}
-
-#[test]
-fn a_file_put_aside_is_continued_where_it_stopped_in_the_same_process_and_in_the_next() {
-    for restart in [false, true] {
-        let ground = Ground::with_old();
-        let mut staging = ground.staged(1, SMALL);
-        fs::remove_file(staging.path().join("a/b/deep")).unwrap();
-        let mut file = staging.writer().create(DEEP).unwrap();
-        file.write(b"deep cont").unwrap();
-        file.suspend().unwrap();
-        if restart {
-            staging.suspend();
-            staging = ground.reopen(1).unwrap();
-            let (found, _) = survey(&staging);
-            assert_eq!(indices(&found.ok), [EntryIndex(4), EntryIndex(6)]);
-            assert_eq!(found.partial.iter().map(|p| (p.index(), p.offset())).collect::<Vec<_>>(), [(DEEP, 9)]);
-        }
-        let mut writer = staging.writer();
-        // the peer may be told less than there is
-        let mut file = writer.resume(DEEP, 5).unwrap();
-        assert!(matches!(writer.create(DEEP), Err(StageError::Open { .. })), "one writer at a time");
-        assert!(matches!(writer.resume(DEEP, 5), Err(StageError::Open { .. })));
-        file.write(b"content").unwrap();
-        file.finish().unwrap();
-        assert!(matches!(writer.resume(DEEP, 5), Err(StageError::NoPartial { .. })), "it is finished");
-        assert!(writer.create(DEEP).is_err(), "a finished file is not replaced");
-        drop(writer);
-        applies(&ground, staging);
-    }
-}
-
-#[test]
-fn a_file_put_aside_that_is_not_the_same_any_more_is_not_continued_but_can_be_replaced() {
-    type Change = fn(&Path, &Path);
-    let changes: [(&str, Change); 6] = [
-        ("gone", |at, _| fs::remove_file(at).unwrap()),
-        ("other bytes", |at, _| fs::write(at, "DEEP cont").unwrap()),
-        ("cut", |at, _| fs::File::options().write(true).open(at).unwrap().set_len(2).unwrap()),
-        ("a symlink", |at, outside| {
-            fs::remove_file(at).unwrap();
-            symlink(outside, at).unwrap();
-        }),
-        ("a second name", |at, outside| fs::hard_link(at, outside.with_extension("link")).unwrap()),
-        ("a fifo", |at, _| {
-            fs::remove_file(at).unwrap();
-            let mode = rustix::fs::Mode::RWXU;
-            rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        }),
-    ];
-    for (what, change) in changes {
-        let ground = Ground::with_old();
-        let outside = ground.tmp.path().join("outside");
-        fs::write(&outside, "deep cont").unwrap();
-        let staging = ground.empty(1, SMALL);
-        let mut file = staging.writer().create(DEEP).unwrap();
-        file.write(b"deep cont").unwrap();
-        file.suspend().unwrap();
-        change(&staging.path().join("a/b/deep"), &outside);
-        assert!(staging.writer().resume(DEEP, 9).is_err(), "{what}");
-        fill(&staging, SMALL);
-        applies(&ground, staging);
-        assert_eq!(fs::read(&outside).unwrap(), b"deep cont", "{what}");
-    }
-}
-
-#[test]
-fn more_than_there_is_or_than_declared_is_not_continued() {
-    let ground = Ground::with_old();
-    let staging = ground.empty(1, SMALL);
-    let mut writer = staging.writer();
-    for offset in [5, 13, u64::MAX] {
-        let mut file = writer.create(DEEP).unwrap();
-        file.write(b"deep").unwrap();
-        file.suspend().unwrap();
-        assert!(matches!(writer.resume(DEEP, offset), Err(StageError::NoPartial { .. })), "{offset}");
-    }
-    // nothing of it is worth keeping
-    writer.create(DEEP).unwrap().suspend().unwrap();
-    assert!(!staging.path().join("a/b/deep").exists());
-}
-
-// RELIABILITY F13, F62
-#[test]
-fn whatever_stands_where_a_file_belongs_counts_only_for_its_bytes() {
-    type Change = fn(&Path, &Path);
-    let fifo = |at: &Path| {
-        let mode = rustix::fs::Mode::RWXU;
-        rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    };
-    fs::metadata("/dev/null").unwrap();
-    let changes: [(&str, Change, u64); 7] = [
-        ("zero bytes", |at, _| fs::write(at, "").unwrap(), 0),
-        ("zeros", |at, _| fs::write(at, [0; 12]).unwrap(), 1),
-        ("longer", |at, _| fs::write(at, "deep content and more").unwrap(), 1),
-        ("a symlink to the right bytes", |at, outside| symlink(outside, at).unwrap(), 1),
-        ("a second name for the right bytes", |at, outside| fs::hard_link(outside, at).unwrap(), 1),
-        ("an empty directory", |at, _| fs::create_dir(at).unwrap(), 1),
-        ("nothing", |_, _| (), 0),
-    ];
-    for (what, change, dropped) in changes {
-        let ground = Ground::with_old();
-        let outside = ground.tmp.path().join("outside");
-        fs::write(&outside, "deep content").unwrap();
-        let staging = ground.staged(1, SMALL);
-        let at = staging.path().join("a/b/deep");
-        drop(staging);
-        fs::remove_file(&at).unwrap();
-        change(&at, &outside);
-        let staging = ground.reopen(1).unwrap();
-        let (found, _) = survey(&staging);
-        assert_eq!(indices(&found.ok), [EntryIndex(4), EntryIndex(6)], "{what}");
-        assert_eq!((found.partial.len(), found.dropped), (0, dropped), "{what}");
-        assert!(at.symlink_metadata().is_err(), "{what} is removed");
-        assert_eq!(fs::read(&outside).unwrap(), b"deep content", "{what}");
-        fill_one(&staging, SMALL, DEEP);
-        applies(&ground, staging);
-    }
-    let ground = Ground::with_old();
-    let staging = ground.empty(1, SMALL);
-    fifo(&staging.path().join("run"));
-    drop(staging);
-    // opening a FIFO would wait for ever
-    assert_eq!(survey(&ground.reopen(1).unwrap()).0.dropped, 1);
-}
-
-#[test]
-fn a_file_of_the_right_bytes_gets_its_mode_and_time_even_if_nobody_could_open_it() {
-    let ground = Ground::with_old();
-    let staging = ground.staged(1, SMALL);
-    let at = staging.path().join("a/b/deep");
-    drop(staging);
-    fs::File::options().write(true).open(&at).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    fs::set_permissions(&at, fs::Permissions::from_mode(0o000)).unwrap();
-    let staging = ground.reopen(1).unwrap();
-    assert_eq!(survey(&staging).0.ok.len(), 3);
-    applies(&ground, staging);
-}
-
-#[test]
-fn a_survey_that_is_stopped_says_so_and_can_be_done_again() {
-    let ground = Ground::with_old();
-    ground.staged(1, SMALL).suspend();
-    let staging = ground.reopen(1).unwrap();
-    let (stop, read) = (true.into(), 0.into());
-    let err = staging.survey(std::num::NonZeroUsize::MIN, &stop, &read).unwrap_err();
-    assert!(matches!(err, StageError::Stopped), "{err}");
-    assert_eq!(survey(&staging).0.ok.len(), 3);
-    applies(&ground, staging);
+    ground.applies(*staging);
 }
 
 #[test]
@@ -268,7 +107,7 @@ fn only_an_unfinished_session_is_continued_whatever_the_journal_says() {
                 assert_eq!(ground.states(), [Receiving]);
                 let (found, _) = survey(&staging);
                 assert_eq!(found.ok.len(), 3);
-                applies(&ground, staging);
+                ground.applies(staging);
             }
         }
     }
@@ -317,11 +156,9 @@ fn a_session_is_open_once() {
     let other = ground.staged(2, SMALL);
     refused(&ground, Code::TargetBusy);
     drop(other);
-    applies(&ground, {
-        let s = ground.reopen(1).unwrap();
-        survey(&s);
-        s
-    });
+    let staging = ground.reopen(1).unwrap();
+    survey(&staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -336,7 +173,7 @@ fn kept_after_a_failure_it_names_the_reason_until_it_is_continued() {
     assert_eq!(ground.state.sessions().unwrap()[0].code, None);
     assert_eq!(ground.state.sessions().unwrap()[0].manifest, staging.manifest().sha256());
     survey(&staging);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -388,7 +225,7 @@ fn a_target_that_was_replaced_or_appeared_is_a_conflict() {
     fs::remove_dir(ground.target()).unwrap();
     let staging = ground.reopen(1).unwrap();
     survey(&staging);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 // RELIABILITY F73, F74
@@ -444,7 +281,7 @@ fn nothing_is_written_beneath_a_disk_that_is_not_mounted() {
     }
     let staging = ground.reopen(1).unwrap();
     survey(&staging);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 // RELIABILITY F28
@@ -461,7 +298,7 @@ fn without_its_staging_tree_a_session_starts_with_nothing() {
     let (found, read) = survey(&staging);
     assert_eq!((found.ok.len(), found.partial.len(), read), (0, 0, 0), "what the ledger says is about another tree");
     fill(&staging, SMALL);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -494,7 +331,7 @@ fn killed_at_any_directory_or_before_the_first_the_rest_is_made() {
         let staging = ground.reopen(1).unwrap();
         assert!(dirs.iter().all(|dir| staging.path().join(dir).is_dir()));
         fill(&staging, SMALL);
-        applies(&ground, staging);
+        ground.applies(staging);
     }
     // between making the staging directory and recording its inode, and right before making it
     for made in [true, false] {
@@ -510,7 +347,7 @@ fn killed_at_any_directory_or_before_the_first_the_rest_is_made() {
         let staging = ground.reopen(1).unwrap();
         assert_eq!(ground.names().len(), 2, "{:?}", ground.names());
         fill(&staging, SMALL);
-        applies(&ground, staging);
+        ground.applies(staging);
     }
     // a manifest without a journal: nothing else was made
     let ground = Ground::with_old();
@@ -538,7 +375,7 @@ fn what_was_planted_in_place_of_a_directory_is_replaced_and_not_followed() {
     fs::write(path.join("a/empty"), "x").unwrap();
     let staging = ground.reopen(1).unwrap();
     fill(&staging, SMALL);
-    applies(&ground, staging);
+    ground.applies(staging);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
 
@@ -554,7 +391,7 @@ fn a_staging_tree_that_was_being_deleted_does_not_come_back() {
     assert_eq!(ground.names().len(), 2, "{:?}", ground.names());
     assert_eq!(survey(&staging).0.ok.len(), 0);
     fill(&staging, SMALL);
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 /// A tree of directories that nobody may enter.

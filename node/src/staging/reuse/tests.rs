@@ -1,10 +1,12 @@
 //! Claims about what is taken from this device instead of the network, and what never is.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::super::testing::{Place as Ground, SMALL, Thing, files, fill_one, image, indices, remove, survey, tmpfs};
+use super::super::testing::{
+    Place as Ground, SMALL, Thing, files, fill_one, image, indices, reflinking, remove, survey, tmpfs,
+};
 use super::super::{SessionState, rollback};
 use super::*;
 
@@ -15,13 +17,6 @@ fn reuse(ground: &Ground, staging: &Staging) -> (Vec<EntryIndex>, u64) {
     let threads = NonZeroUsize::new(2).unwrap();
     let taken = staging.reuse(&ground.state, threads, &AtomicBool::new(false), &read).unwrap();
     (indices(&taken), read.into_inner())
-}
-
-fn applies(ground: &Ground, staging: Staging) {
-    staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap().commit().unwrap();
-    let reference = Ground::new();
-    reference.migrate(9, SMALL);
-    assert_eq!(image(&ground.target(), true), image(&reference.target(), true));
 }
 
 #[test]
@@ -37,7 +32,7 @@ fn an_unchanged_tree_is_taken_whole_and_shares_nothing_with_the_old_one() {
     let (old, new) = (of(&ground.target()), of(&staging.path()));
     assert!(old.ino() != new.ino() && (old.nlink(), new.nlink()) == (1, 1));
     assert_eq!(image(&ground.target(), true), before);
-    applies(&ground, staging);
+    ground.applies(staging);
     fs::write(ground.target().join("run"), "edited").unwrap();
     rollback(&ground.state, &ground.target()).unwrap();
     assert_eq!(image(&ground.target(), true), before);
@@ -51,14 +46,16 @@ fn only_the_declared_bytes_are_taken_whatever_size_and_time_say() {
     let time = fs::metadata(&at).unwrap().modified().unwrap();
     fs::write(&at, "#!/bin/sH\n").unwrap();
     fs::File::options().write(true).open(&at).unwrap().set_modified(time).unwrap();
-    fs::write(ground.target().join("a/b/deep"), "longer than deep content").unwrap();
+    let deep = ground.target().join("a/b/deep");
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&deep, "longer than deep content").unwrap();
     let staging = ground.empty(2, SMALL);
     assert_eq!(reuse(&ground, &staging).0, [EntryIndex(4)]);
     assert_eq!(image(&staging.path(), false).len(), 5, "nothing wrong is left: {:?}", image(&staging.path(), false));
     for index in [DEEP, EntryIndex(6)] {
         fill_one(&staging, SMALL, index);
     }
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 // RELIABILITY A01-A03
@@ -141,7 +138,7 @@ fn what_an_unfinished_session_holds_is_moved_and_that_session_is_over() {
     for index in [EntryIndex(4), EntryIndex(6)] {
         fill_one(&staging, SMALL, index);
     }
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -169,7 +166,7 @@ fn a_session_that_somebody_works_on_or_whose_tree_is_gone_or_another_gives_nothi
     fs::rename(&moved, &path).unwrap();
     assert_eq!(ground.states()[0], SessionState::Receiving, "it was never ended");
     assert_eq!(reuse(&ground, &staging).0, files(SMALL));
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -184,7 +181,7 @@ fn a_beginning_is_not_replaced_by_a_guess() {
     let mut file = staging.writer().resume(DEEP, 4).unwrap();
     file.write(b" content").unwrap();
     file.finish().unwrap();
-    applies(&ground, staging);
+    ground.applies(staging);
 }
 
 #[test]
@@ -196,6 +193,29 @@ fn stopped_it_ends_without_ending_the_other_session() {
     assert!(matches!(err, StageError::Stopped), "{err}");
     assert_eq!(ground.states(), [SessionState::Receiving, SessionState::Receiving]);
     assert_eq!(reuse(&ground, &staging).0, files(SMALL));
+}
+
+#[test]
+fn where_files_can_share_their_blocks_a_copy_takes_no_room() {
+    static BIG: [u8; 8 << 20] = [0x5a; 8 << 20];
+    static OTHER: [u8; 8 << 20] = [0xa5; 8 << 20];
+    let ground = Ground::new();
+    let Some(_mounted) = reflinking(&ground.parent(), &ground.tmp.path().join("disk")) else { return };
+    ground.migrate(1, &[("big", Thing::File(&BIG, 0o600)), ("changed", Thing::File(&OTHER, 0o600))]);
+    let staging = ground.empty(2, &[("big", Thing::File(&BIG, 0o600)), ("changed", Thing::File(&BIG, 0o600))]);
+    let free = || {
+        staging.checkpoint().unwrap();
+        let fs = rustix::fs::statvfs(ground.parent()).unwrap();
+        fs.f_bfree * fs.f_frsize
+    };
+    let before = free();
+    // both are read, one is the right one
+    assert_eq!(reuse(&ground, &staging), (vec![EntryIndex(0)], 16 << 20));
+    assert!(before.saturating_sub(free()) < 2 << 20, "{before} {}", free());
+    assert!(!staging.path().join("changed").exists());
+    // writing one of them does not change the other
+    fs::write(ground.target().join("big"), "edited").unwrap();
+    assert!(fs::read(staging.path().join("big")).unwrap() == BIG);
 }
 
 // RELIABILITY F19

@@ -249,8 +249,11 @@ fn a_mere_touch_of_a_finished_file_is_repaired() {
     let place = Place::with_old();
     let staging = place.staged(2, SMALL);
     fs::set_permissions(staging.path().join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // one that even its owner cannot open now
+    fs::set_permissions(staging.path().join("a/b/deep"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
     assert_eq!(fs::metadata(place.target().join("run")).unwrap().mode() & 0o777, 0o775);
+    assert_eq!(fs::metadata(place.target().join("a/b/deep")).unwrap().mode() & 0o777, 0o444);
 }
 
 #[test]

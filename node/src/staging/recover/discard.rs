@@ -1,0 +1,49 @@
+//! Ending an unfinished session on request: nobody waits for its time to be over.
+
+use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::reason::Code;
+
+use super::super::error::{StageError, StateError};
+use super::super::journal::{Journal, Loaded, SessionState};
+use super::super::seen::LastSeen;
+use super::super::state::StateDir;
+use super::{Driver, End};
+
+/// Ends an unfinished session that no process works on: its staging tree goes, the record stays as history with
+/// `code`. The target is not touched. Blocking.
+///
+/// # Errors
+/// There is no such session, a process works on it, it is not unfinished, or something of its tree is left; the
+/// next start tries that again.
+pub fn discard(state: &StateDir, session: SessionId, code: Code) -> Result<(), StageError> {
+    let not = |why| StageError::NotUnfinished { why };
+    let dir = state.lock_session(session).map_err(|err| match err {
+        StateError::Io { err, .. } if err.kind() == std::io::ErrorKind::NotFound => not("it is not known here"),
+        err => err.into(),
+    })?;
+    let journal = match Journal::load(dir.share()?, &dir.path)? {
+        Loaded::Whole(journal) if journal.record().session == session => *journal,
+        Loaded::Nothing => return Err(not("it never began")),
+        Loaded::Whole(_) | Loaded::Corrupt => return Err(StateError::Corrupt { path: dir.path }.into()),
+    };
+    match journal.record().state {
+        SessionState::Receiving | SessionState::Verified => end(journal, code),
+        SessionState::Failed => Err(not("it is over")),
+        SessionState::SwapIntent | SessionState::RollbackIntent => Err(not("its swap has begun")),
+        SessionState::Swapped | SessionState::Committed => Err(not("it is complete")),
+        SessionState::RolledBack | SessionState::Cleaned => Err(not("it was complete")),
+    }
+}
+
+/// Ends an unfinished session whose lock the caller holds.
+pub(in super::super) fn end(mut journal: Journal, code: Code) -> Result<(), StageError> {
+    journal.update(|r| (r.state, r.code) = (SessionState::Failed, Some(code)))?;
+    let path = journal.record().staging_path();
+    let mut driver = Driver { journal, now: LastSeen::now(), outcome: None };
+    match driver.run() {
+        Ok(End::Rest | End::Forget) => Ok(()),
+        Err(stop) => {
+            Err(StageError::Io { what: "removing the staging tree", path, err: std::io::Error::other(stop.detail) })
+        }
+    }
+}

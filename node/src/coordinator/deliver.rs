@@ -8,7 +8,7 @@ use me_sync_protocol::reason::Code;
 use super::connect::{self, Route};
 use super::expired;
 use crate::net::{NetHandle, parse_addresses};
-use crate::store::{SessionStatus, StoreHandle};
+use crate::store::{ImportRecord, SessionStatus, StoreHandle};
 
 /// Pause before the second try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,36 +20,40 @@ const TRY: Duration = Duration::from_secs(20);
 pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
     tokio::spawn(async move {
         let Ok(records) = store.imports().await else { return };
-        for mut record in records {
-            if record.state != SessionStatus::Completed || record.told || expired(&record.created, &record.last) {
-                continue;
+        for record in records {
+            let unheard = record.state == SessionStatus::Completed && !record.told;
+            if unheard && !expired(&record.created, &record.last) {
+                keep_telling(net.clone(), store.clone(), record);
             }
-            let route = Route {
-                peer: record.peer,
-                addresses: parse_addresses(&record.addresses),
-                transport: record.choices.transport,
-                timeout: TRY,
-                max_lanes: MAX_LANES,
-                max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
-            };
-            let (net, store) = (net.clone(), store.clone());
-            tokio::spawn(async move {
-                let mut pause = FIRST_PAUSE;
-                while !connect::deliver(&net, &route, record.session, None).await {
-                    if net.is_stopped() {
-                        return;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-                }
-                tracing::info!(session = %record.session.short(), "the other device knows the result now");
-                record.told = true;
-                if let Err(e) = store.put_import(record).await
-                    && e.code() != Code::NodeStopping
-                {
-                    tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
-                }
-            });
+        }
+    });
+}
+
+/// Tells the exporter of an applied session, in a task of its own, until it has heard or the node stops.
+pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: ImportRecord) {
+    let route = Route {
+        peer: record.peer,
+        addresses: parse_addresses(&record.addresses),
+        transport: record.choices.transport,
+        timeout: TRY,
+        max_lanes: MAX_LANES,
+        max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
+    };
+    tokio::spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        while !connect::deliver(&net, &route, record.session, None).await {
+            if net.is_stopped() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+        tracing::info!(session = %record.session.short(), "the other device knows the result now");
+        record.told = true;
+        if let Err(e) = store.put_import(record).await
+            && e.code() != Code::NodeStopping
+        {
+            tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
         }
     });
 }

@@ -42,8 +42,7 @@ async fn a_peer_that_vanished_without_a_word_is_noticed_in_forty_seconds_by_both
     let began = Instant::now();
     tokio::join!(waits_for_its_peer(&job), waits_for_its_peer(&offer.job));
     assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
-    let before = job.view();
-    assert!(before.outcome.is_none() && before.waiting.is_some(), "{before:#?}");
+    sees(&job, "dialling", |v| v.waiting.as_ref().is_some_and(|w| w.tries > 0)).await;
     wire.relay.fate(|_| Fate::default());
     wire.relay.open(true);
     completed(&job).await;
@@ -88,10 +87,15 @@ async fn two_sessions_never_fill_one_target_nor_one_inside_the_other() {
     // F69
     let dir = tree(8, 256 << 10);
     let wire = Wire::of(&source(&dir)).await;
+    file(&wire.target(), "old", 10, 0o644);
     wire.relay.fate(|_| Fate::slow(1_000_000));
     let offer = wire.offer().await;
     let job = wire.import(&offer).await;
     wire.relay.down().reaches(300_000).await;
+    // it holds its target while it waits, too
+    wire.relay.open(false);
+    wire.relay.cut(How::Reset);
+    waits_for_its_peer(&job).await;
     // of the same node and of another one
     let other = TestNode::start().await;
     let second = wire.exporter.offer(&source(&dir)).await;
@@ -109,9 +113,11 @@ async fn two_sessions_never_fill_one_target_nor_one_inside_the_other() {
             assert_eq!(code, Code::TargetBusy, "{}", target.display());
         }
     }
+    wire.relay.fate(|_| Fate::default());
+    wire.relay.open(true);
     completed(&job).await;
     completed(&offer.job).await;
-    wire.is_whole();
+    assert_same(&source(&dir), &wire.target());
 }
 
 /// The tree is applied while the exporter cannot hear of it.
@@ -121,7 +127,7 @@ async fn applied_unheard(wire: &Wire) -> (me_sync_node::Offer, me_sync_node::Job
     wire.relay.fate(move |_| Fate { up, ..Fate::default() });
     let offer = wire.offer().await;
     let job = wire.import(&offer).await;
-    sees(&job, "applying", |v| v.phase == Phase::Applying).await;
+    sees(&job, "applied", |v| v.phase == Phase::Completed).await;
     wire.relay.open(false);
     wire.relay.cut(How::Reset);
     waits_for_its_peer(&offer.job).await;

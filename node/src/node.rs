@@ -433,7 +433,7 @@ impl NodeHandle {
             drop(target);
             let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            return Ok(self.resume_record(record, ask, more).await?);
+            return Ok(self.resume_record(record, ticket, ask, more).await?);
         }
         let plan = ImportPlan {
             target,

@@ -9,6 +9,8 @@ mod support;
 mod migrate;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/resume.rs"]
+mod resume;
 #[path = "cli/stopping.rs"]
 mod stopping;
 #[path = "cli/usage.rs"]

@@ -118,6 +118,8 @@ codes! {
     RateLimited = "rate_limited",
     /// No room for another session or stream now.
     Busy = "busy",
+    /// The session is known, and its tree is not offered at the moment.
+    NotOffered = "not_offered",
     /// No progress in time.
     Timeout = "timeout",
     /// The connection is lost.

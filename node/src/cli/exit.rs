@@ -57,6 +57,7 @@ impl From<Code> for Exit {
             | Code::HashMismatch
             | Code::RetryExhausted
             | Code::SessionUnknown
+            | Code::NotOffered
             | Code::IoError
             | Code::Aborted => Self::Incomplete,
             Code::SourceChanged | Code::SourceUnreadable => Self::Source,

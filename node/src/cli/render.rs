@@ -67,6 +67,9 @@ impl Render {
         if self.out.json {
             self.tell(view);
         } else if let Some(bar) = &self.bar {
+            if view.waiting.is_some() != self.is_waiting {
+                bar.set_style(style(view.waiting.is_some()));
+            }
             bar.set_length(view.progress.bytes_total.max(1));
             bar.set_position(view.progress.bytes_received);
             bar.set_message(match &view.waiting {
@@ -134,7 +137,7 @@ impl Render {
     }
 
     fn say_who(&mut self, view: &JobView) {
-        if view.waiting.is_some() {
+        if view.waiting.is_some() || view.phase == Phase::Failed {
             return;
         }
         // a restored offer knows its peer, and where it is once it has come
@@ -202,11 +205,13 @@ pub(crate) fn spinner(out: Out, text: String) -> Option<ProgressBar> {
 }
 
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(8));
-    match ProgressStyle::with_template("{spinner} [{bar:20}] {wide_msg}") {
-        Ok(style) => bar.with_style(style.progress_chars("=> ")),
-        Err(_) => bar,
-    }
+    ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(8)).with_style(style(false))
+}
+
+/// A job that waits needs the room for words.
+fn style(is_waiting: bool) -> ProgressStyle {
+    let template = if is_waiting { "{spinner} {wide_msg}" } else { "{spinner} [{bar:20}] {wide_msg}" };
+    ProgressStyle::with_template(template).map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "))
 }
 
 /// The seed's fields, flat.
@@ -287,11 +292,12 @@ fn waiting_line(view: &JobView, waiting: &WaitingView, met: bool) -> String {
             0 => text += "; trying now",
             wait => text += &format!("; next try in {}", human::seconds(wait)),
         }
-        if let Some(reason) = &waiting.reason {
-            text += &format!(" (last: {})", escaped(reason));
-        }
     }
-    text + "; Ctrl-C keeps everything"
+    text += "; Ctrl-C keeps everything";
+    if let Some(reason) = &waiting.reason {
+        text += &format!(" (last: {})", escaped(reason));
+    }
+    text
 }
 
 /// The same for a log: without what changes every second.

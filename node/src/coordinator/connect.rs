@@ -108,7 +108,7 @@ pub(super) async fn establish(
 /// Why one try of many failed: people know whom they look for, and read this beside other figures.
 fn brief(e: &ConnectError) -> String {
     match e {
-        ConnectError::NotFound { last, .. } => format!("no answer, {last}"),
+        ConnectError::NotFound { last, .. } => last.clone(),
         ConnectError::NoAddress { .. } => "no address of it is known".to_owned(),
         e => crate::errors::chain(e).to_string(),
     }

@@ -69,6 +69,10 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         Code::Busy => {
             ("the other device has no room for another session now", "try again when its other transfers are done")
         }
+        Code::NotOffered => (
+            "the other device does not offer this tree at the moment",
+            "run the same `me-sync send` there again; what arrived is kept",
+        ),
         Code::Timeout if importer => {
             ("the other device sent nothing for too long", "nothing was changed; check the connection and start again")
         }
@@ -134,13 +138,13 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         ),
         Code::StateCorrupt => ("a state file is damaged", "move it away after a look and start again"),
         Code::NodeStopping => ("the node is stopping", "start it again and repeat the migration"),
-        Code::PathInvalid
-        | Code::ManifestInvalid
-        | Code::ManifestMismatch
-        | Code::ManifestChanged
-        | Code::KindUnsupported => (
+        Code::PathInvalid | Code::ManifestInvalid | Code::ManifestMismatch | Code::KindUnsupported => (
             "the other device sent a list of files that breaks the rules",
             "do not trust that device; nothing was written",
+        ),
+        Code::ManifestChanged => (
+            "the tree on the other device has changed since this session began",
+            "start again with its ticket or a new one: what arrived is used again",
         ),
         Code::ManifestLimit => ("the tree is larger than the protocol allows", "send it in parts"),
         Code::PathUnsupportedHere | Code::PathCollision => {

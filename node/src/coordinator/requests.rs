@@ -1,7 +1,7 @@
 //! What a peer asks for by request (SPEC §6): a session by ticket or by its resume secret, its state, its end.
 
 use libp2p::PeerId;
-use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::ids::{Secret, SessionId};
 use me_sync_protocol::limits;
 use me_sync_protocol::message::{Redeem, Request, Response, Resume, SessionResult};
 use me_sync_protocol::proof::{self, Ends};
@@ -21,8 +21,10 @@ impl Coordinator {
                 Some(answer) => reply.send(answer),
                 None => {
                     // no job here works on it; what is on record decides whether to ask again later
-                    let (store, id) = (self.shared.store.clone(), resume.session_id);
-                    tokio::spawn(async move { reply.send(Response::Refused(at_rest(&store, id, peer).await)) });
+                    let (store, local, resume) = (self.shared.store.clone(), self.shared.net.local_peer(), *resume);
+                    tokio::spawn(async move {
+                        reply.send(Response::Refused(at_rest(&store, local, peer, &resume).await));
+                    });
                 }
             },
             Request::Status(query) => reply.send(self.status(peer, query.session_id)),
@@ -100,17 +102,14 @@ impl Coordinator {
     /// Same peer and same resume secret, or the session does not exist for it. None: no job here works on it.
     fn resume_for(&mut self, peer: PeerId, from: Option<Connected>, ask: &Resume) -> Option<Response> {
         let ours = self.allowance();
-        let (exporter, importer) = (self.shared.net.local_peer().to_bytes(), peer.to_bytes());
-        let ends = Ends { exporter: &exporter, importer: &importer };
+        let local = self.shared.net.local_peer();
         let exports = self.jobs.values_mut().filter_map(|job| match job {
             Job::Export(job) if !job.is_over() => Some(job),
             Job::Export(_) | Job::Import(_) => None,
         });
         for job in exports {
             if job.session() == Some((ask.session_id, peer)) {
-                let proven = job.resume_secret().is_some_and(|secret| {
-                    proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
-                });
+                let proven = job.resume_secret().is_some_and(|secret| is_proven(secret, local, peer, ask));
                 let resumed =
                     if proven { job.resumed(from, ask, ours, &self.shared) } else { Err(Code::SessionUnknown) };
                 return Some(match resumed {
@@ -186,14 +185,24 @@ async fn settle(store: &StoreHandle, id: SessionId, peer: PeerId, failed: Option
 }
 
 /// What to answer a peer that resumes a session that no job works on.
-async fn at_rest(store: &StoreHandle, id: SessionId, peer: PeerId) -> Code {
-    match store.export_of(id).await {
-        Ok(Some(record)) if record.peer == Some(peer) => match record.state {
-            // its tree is not offered at the moment
-            SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => Code::Busy,
-            SessionStatus::Completed | SessionStatus::Ended => record.failed_code.unwrap_or(Code::SessionUnknown),
-        },
-        Ok(_) => Code::SessionUnknown,
-        Err(_) => Code::Busy,
+async fn at_rest(store: &StoreHandle, local: PeerId, peer: PeerId, ask: &Resume) -> Code {
+    let record = match store.export_of(ask.session_id).await {
+        Ok(record) => record,
+        Err(_) => return Code::Busy,
+    };
+    let owned = record.filter(|record| record.peer == Some(peer));
+    let proven =
+        owned.filter(|record| record.grant.as_ref().is_some_and(|g| is_proven(&g.resume_secret, local, peer, ask)));
+    match proven {
+        Some(record) if !record.state.is_over() => Code::NotOffered,
+        Some(record) => record.failed_code.unwrap_or(Code::SessionUnknown),
+        None => Code::SessionUnknown,
     }
+}
+
+/// SPEC 6.4-1, 6.4-2
+fn is_proven(secret: &Secret, local: PeerId, peer: PeerId, ask: &Resume) -> bool {
+    let (exporter, importer) = (local.to_bytes(), peer.to_bytes());
+    let ends = Ends { exporter: &exporter, importer: &importer };
+    proof::matches(&proof::resume(secret, ask.session_id, ends, ask.nonce), &ask.proof)
 }

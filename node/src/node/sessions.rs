@@ -170,7 +170,8 @@ impl NodeHandle {
         }
         // whoever began it agreed to replace the target, unless the question was still open
         let ask = record.manifest.is_none();
-        self.resume_record(record, ask, addresses).await
+        let ticket = Ticket::parse(record.ticket_text.expose())?;
+        self.resume_record(record, ticket, ask, addresses).await
     }
 
     /// Ends a session that no job works on: the other device is told if it can be reached at once, and what is
@@ -232,39 +233,38 @@ impl NodeHandle {
         Ok(exports.into_iter().max_by_key(|record| record.last.wall_ms))
     }
 
-    /// The session that this ticket has begun, if it can go on into this target.
+    /// The unfinished session that an import with this ticket goes on with: one that the ticket has begun, or one
+    /// from the same device into the same target.
     pub(super) async fn begun_with(
         &self,
         ticket: &Ticket,
         peer: PeerId,
         target: &Path,
     ) -> Result<Option<ImportRecord>, ImportError> {
-        let imports = self.store.imports().await?;
+        let mut imports = self.store.imports().await?;
+        imports.retain(|record| record.peer == peer);
         // the newest: a ticket opens another session when the source has changed
-        let Some(record) = imports.into_iter().rfind(|record| record.ticket == ticket.ticket_id && record.peer == peer)
-        else {
-            return Ok(None);
-        };
-        match record.state {
-            SessionStatus::Ended => Ok(None),
-            SessionStatus::Completed => Err(ImportError::Applied { target: record.target }),
-            SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {
-                if record.target == target {
-                    Ok(Some(record))
-                } else {
-                    Err(ImportError::OtherTarget { target: record.target })
+        if let Some(record) = imports.iter().rfind(|record| record.ticket == ticket.ticket_id) {
+            match record.state {
+                SessionStatus::Ended => {}
+                SessionStatus::Completed => return Err(ImportError::Applied { target: record.target.clone() }),
+                SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {
+                    if record.target != target {
+                        return Err(ImportError::OtherTarget { target: record.target.clone() });
+                    }
                 }
             }
         }
+        Ok(imports.into_iter().rfind(|record| !record.state.is_over() && record.target == target))
     }
 
     pub(super) async fn resume_record(
         &self,
         record: ImportRecord,
+        ticket: Ticket,
         ask: bool,
         more: Vec<Multiaddr>,
     ) -> Result<JobHandle, ResumeError> {
-        let ticket = Ticket::parse(record.ticket_text.expose())?;
         let mut addresses = more;
         for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
         {

@@ -7,6 +7,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -62,21 +64,21 @@ impl Place {
     }
 
     pub(crate) fn send_as(&self, device: &str, args: &[&str]) -> Sender {
-        let mut child = self.command(device, &[&["send"], args].concat()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
-        let mut ticket = String::new();
-        stdout.read_line(&mut ticket).unwrap();
-        if ticket.is_empty() {
-            child.wait().unwrap();
-            panic!("no ticket: {}", stderr.join().unwrap());
-        }
-        Sender { child, stdout, stderr, ticket: ticket.trim().to_owned() }
+        self.offer(device, &[&["send"], args].concat())
+    }
+
+    /// Any command that offers, and has printed its ticket.
+    pub(crate) fn offer(&self, device: &str, args: &[&str]) -> Sender {
+        Sender::start(self.command(device, args))
+    }
+
+    /// A `receive --json` whose events are read one by one.
+    pub(crate) fn receive(&self, args: &[&str], ticket: &str) -> Receiver {
+        let mut command = self.command("importer", &[&["receive", "--json"], args].concat());
+        let mut child = command.env("ME_SYNC_TICKET", ticket).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = read_apart(&mut child);
+        Receiver { child, stdout, stderr }
     }
 
     /// What a crash or an abort could have left beside the targets.
@@ -102,6 +104,19 @@ pub(crate) struct Sent {
 }
 
 impl Sender {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = read_apart(&mut child);
+        let mut ticket = String::new();
+        stdout.read_line(&mut ticket).unwrap();
+        if ticket.is_empty() {
+            child.wait().unwrap();
+            panic!("no ticket: {}", stderr.join().unwrap());
+        }
+        Self { child, stdout, stderr, ticket: ticket.trim().to_owned() }
+    }
+
     pub(crate) fn wait(mut self) -> Sent {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
@@ -113,6 +128,111 @@ impl Sender {
         signal("INT", &self.child);
         self.wait()
     }
+}
+
+/// A `receive --json` under way.
+pub(crate) struct Receiver {
+    pub(crate) child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: JoinHandle<String>,
+}
+
+impl Receiver {
+    /// Reads on to the first such event.
+    #[track_caller]
+    pub(crate) fn until(&mut self, found: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "the receiver ended before that");
+            let event = events(&line).remove(0);
+            if found(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// Its exit code and the rest of what it printed.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String, String) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let code = self.child.wait().unwrap().code();
+        (code, rest, self.stderr.join().unwrap())
+    }
+
+    pub(crate) fn interrupt(self) -> (Option<i32>, String, String) {
+        signal("INT", &self.child);
+        self.wait()
+    }
+
+    pub(crate) fn kill(self) {
+        signal("KILL", &self.child);
+        self.wait();
+    }
+}
+
+fn read_apart(child: &mut Child) -> JoinHandle<String> {
+    let mut stderr = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+/// A relay before an exporter that lets so many bytes a second through to its importers, until it is opened.
+pub(crate) struct Throttle {
+    address: String,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Throttle {
+    pub(crate) fn before(ticket: &str, rate: u64) -> Self {
+        let ticket = Ticket::parse(ticket).unwrap();
+        let port = ticket.addresses.iter().find_map(|a| a.strip_prefix("/ip4/127.0.0.1/tcp/")).unwrap().to_owned();
+        let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("/ip4/127.0.0.1/tcp/{}", relay.local_addr().unwrap().port());
+        let is_open = Arc::new(AtomicBool::new(false));
+        let open = is_open.clone();
+        std::thread::spawn(move || {
+            for importer in relay.incoming().map(Result::unwrap) {
+                // nobody is there while it is restarted
+                let Ok(exporter) = TcpStream::connect(format!("127.0.0.1:{port}")) else { continue };
+                let (to, from) = (importer.try_clone().unwrap(), exporter.try_clone().unwrap());
+                let open = open.clone();
+                std::thread::spawn(move || trickle(from, to, rate, &open));
+                std::thread::spawn(move || {
+                    std::io::copy(&mut &importer, &mut &exporter).ok();
+                    exporter.shutdown(Shutdown::Both).ok();
+                });
+            }
+        });
+        Self { address, is_open }
+    }
+
+    /// The ticket that leads through here.
+    pub(crate) fn ticket(&self, ticket: &str) -> String {
+        let mut ticket = Ticket::parse(ticket).unwrap();
+        ticket.addresses = vec![self.address.clone()];
+        ticket.to_uri()
+    }
+
+    pub(crate) fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+}
+
+fn trickle(mut from: TcpStream, mut to: TcpStream, rate: u64, open: &AtomicBool) {
+    let mut block = vec![0; 16 << 10];
+    while let Ok(n @ 1..) = from.read(&mut block) {
+        if to.write_all(&block[..n]).is_err() {
+            break;
+        }
+        if !open.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(1).mul_f64(n as f64 / rate as f64));
+        }
+    }
+    to.shutdown(Shutdown::Both).ok();
+    from.shutdown(Shutdown::Both).ok();
 }
 
 /// The same ticket by way of a relay that lets `bytes` bytes through to the importer and then no more, so that

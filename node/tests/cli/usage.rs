@@ -52,7 +52,11 @@ fn completions_name_every_command() {
         let output = place.run("s", &["completions", shell]);
         assert_code(&output, 0);
         let script = stdout(&output);
-        for command in ["send", "receive", "peers", "rollback", "sessions", "demo", "completions"] {
+        let commands = [
+            "send", "receive", "resume", "retry", "abort", "peers", "rollback", "sessions", "status", "failures",
+            "demo",
+        ];
+        for command in commands {
             assert!(script.contains(command), "{shell}: {command}");
         }
     }

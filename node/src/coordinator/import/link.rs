@@ -17,6 +17,7 @@ use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared, streams};
 use crate::link::FrameReader;
+use crate::random;
 use crate::transfer::recv_lane::RecvLane;
 use crate::transfer::{LaneEvent, Reports};
 
@@ -62,6 +63,9 @@ impl Redial {
 
     fn failed(&mut self, why: Failure, now: Moment) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(8)).min(LONGEST_PAUSE);
+        // several importers that lost the same exporter do not all come back at once
+        let [jitter] = random::bytes::<1>();
+        let pause = pause.mul_f64(1.0 - f64::from(jitter) / 1280.0);
         self.tries += 1;
         self.next = now.after(pause);
         self.last = Some(why);
@@ -130,6 +134,7 @@ impl ImportJob {
         if self.is_over {
             return;
         }
+        let has_another_ticket = self.has_another_ticket();
         match (result, &mut self.session) {
             (Ok(established), _) => self.connected(established, shared),
             (Err(failure), None) => self.stop(failure, shared),
@@ -137,6 +142,10 @@ impl ImportJob {
                 let now = shared.clock.now();
                 match failure.code {
                     Code::ManifestChanged => self.start_over(shared),
+                    // the person has a ticket for something else, into the same target
+                    Code::NotOffered | Code::SessionUnknown | Code::SessionExpired if has_another_ticket => {
+                        self.start_over(shared);
+                    }
                     Code::SessionUnknown
                     | Code::SessionExpired
                     | Code::TicketInvalid
@@ -153,6 +162,11 @@ impl ImportJob {
                 }
             }
         }
+    }
+
+    /// This job was started with another ticket than the one that opened the session.
+    fn has_another_ticket(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.ticket != self.ticket.ticket_id)
     }
 
     /// The exporter does not go on with this session. What is staged stays, for a new session into this target.

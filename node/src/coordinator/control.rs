@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::AsyncReadExt;
 use libp2p::Stream;
-use me_sync_protocol::frame::Frame;
+use me_sync_protocol::frame::{Ack, Frame};
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -61,7 +61,8 @@ impl ControlLink {
     }
 
     /// Lets what is queued go out, then closes. The handle ends when that is done or hopeless, and tells whether
-    /// the peer closed its end too: then it has read everything.
+    /// the peer acknowledged the result (SPEC §5.7-7). Its end of the stream says nothing: a yamux connection that
+    /// breaks ends its streams in the same way.
     pub(super) fn close(self) -> JoinHandle<bool> {
         self.task
     }
@@ -102,30 +103,32 @@ async fn run(origin: Origin, stream: Stream, mut outbox: mpsc::Receiver<Frame>) 
         writer.close().await.ok();
     };
     let reading = async {
-        let (last, clean) = loop {
+        let mut acknowledged = false;
+        let last = loop {
             match reader.next().await {
                 Ok(Some(frame)) => {
                     tracing::trace!(frame = frame.name(), "received");
+                    acknowledged |= matches!(frame, Frame::Ack(Ack { refused: None }));
                     if !origin.tell(ControlEvent::Frame(frame)).await {
                         return false;
                     }
                 }
-                Ok(None) => break (ControlEvent::Closed, true),
-                Err(LinkError::Io(_) | LinkError::Truncated) => break (ControlEvent::Closed, false),
-                Err(LinkError::Frame(e)) => break (ControlEvent::Violation(e.code()), false),
+                Ok(None) | Err(LinkError::Io(_) | LinkError::Truncated) => break ControlEvent::Closed,
+                Err(LinkError::Frame(e)) => break ControlEvent::Violation(e.code()),
             }
         };
         origin.tell(last).await;
-        clean
+        acknowledged
     };
     tokio::pin!(writing, reading);
     tokio::select! {
         () = &mut writing => {
-            // our last frames are on their way; the peer's end of stream shows that they arrived
+            // our last frames are on their way; the peer answers them
             tokio::time::timeout(LINGER, reading).await.unwrap_or(false)
         }
-        clean = &mut reading => {
-            tokio::time::timeout(LINGER, writing).await.is_ok() && clean
+        acknowledged = &mut reading => {
+            tokio::time::timeout(LINGER, writing).await.ok();
+            acknowledged
         }
     }
 }

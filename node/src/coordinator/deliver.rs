@@ -8,7 +8,7 @@ use me_sync_protocol::reason::Code;
 use super::connect::{self, Route};
 use super::expired;
 use crate::net::{NetHandle, parse_addresses};
-use crate::store::{SessionStatus, StoreHandle};
+use crate::store::{ImportRecord, SessionStatus, StoreHandle};
 
 /// Pause before the second try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,42 +20,45 @@ const TRY: Duration = Duration::from_secs(20);
 pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
     tokio::spawn(async move {
         let Ok(records) = store.imports().await else { return };
-        for mut record in records {
+        for record in records {
             let failed = match (record.state, record.failed_code) {
                 (SessionStatus::Completed, _) => None,
                 // somebody ended it while the exporter was not there
                 (SessionStatus::Ended, Some(Code::Aborted)) => Some(Code::Aborted),
                 _ => continue,
             };
-            if record.told || expired(&record.created, &record.last) {
-                continue;
+            if !record.told && !expired(&record.created, &record.last) {
+                keep_telling(net.clone(), store.clone(), record, failed);
             }
-            let route = Route {
-                peer: record.peer,
-                addresses: parse_addresses(&record.addresses),
-                transport: record.choices.transport,
-                timeout: TRY,
-                max_lanes: MAX_LANES,
-                max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
-            };
-            let (net, store) = (net.clone(), store.clone());
-            tokio::spawn(async move {
-                let mut pause = FIRST_PAUSE;
-                while !connect::deliver(&net, &route, record.session, failed).await {
-                    if net.is_stopped() {
-                        return;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-                }
-                tracing::info!(session = %record.session.short(), "the other device knows the result now");
-                record.told = true;
-                if let Err(e) = store.put_import(record).await
-                    && e.code() != Code::NodeStopping
-                {
-                    tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
-                }
-            });
+        }
+    });
+}
+
+/// Tells the exporter how a session ended, in a task of its own, until it has heard or the node stops.
+pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: ImportRecord, failed: Option<Code>) {
+    let route = Route {
+        peer: record.peer,
+        addresses: parse_addresses(&record.addresses),
+        transport: record.choices.transport,
+        timeout: TRY,
+        max_lanes: MAX_LANES,
+        max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
+    };
+    tokio::spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        while !connect::deliver(&net, &route, record.session, failed).await {
+            if net.is_stopped() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+        tracing::info!(session = %record.session.short(), "the other device knows the result now");
+        record.told = true;
+        if let Err(e) = store.put_import(record).await
+            && e.code() != Code::NodeStopping
+        {
+            tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
         }
     });
 }

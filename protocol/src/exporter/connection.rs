@@ -2,7 +2,7 @@
 
 use super::{Exporter, Output, State};
 use crate::file::Violation;
-use crate::frame::{Abort, Frame, ManifestEnd, PendingRequest, Progress};
+use crate::frame::{Abort, Ack, Frame, ManifestEnd, PendingRequest, Progress};
 use crate::ids::{Digest, Moment};
 use crate::liveness::Liveness;
 use crate::pending::Asked;
@@ -58,6 +58,10 @@ impl Exporter {
     pub(super) fn result(&mut self, failed: Option<Code>) -> Result<(), Violation> {
         if failed.is_none() && !self.result_may_come {
             return Err(Violation::unexpected("a tree was applied that nobody asked to apply"));
+        }
+        // SPEC §5.7-7: a stream that ends looks the same whether this side read the result or the link broke
+        if self.connected {
+            self.send(Frame::Ack(Ack { refused: None }));
         }
         self.over(failed.map_or(Ok(()), Err));
         Ok(())

@@ -4,7 +4,9 @@
 
 pub(crate) mod peer;
 pub(crate) mod raw;
+pub(crate) mod relay;
 pub(crate) mod tree;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,6 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A node with a state directory of its own.
 pub(crate) struct TestNode {
     pub(crate) node: Node,
+    config: NodeConfig,
     state: TempDir,
 }
 
@@ -41,7 +44,14 @@ impl TestNode {
         config.mdns = false;
         config.device_name = "test device".to_owned();
         change(&mut config);
-        Self { node: Node::spawn(config).await.expect("the node starts"), state }
+        Self { node: Node::spawn(config.clone()).await.expect("the node starts"), config, state }
+    }
+
+    /// Stops it, and starts another one with the same state.
+    pub(crate) async fn restart(self) -> Self {
+        self.node.shutdown().await;
+        let node = Node::spawn(self.config.clone()).await.expect("the node starts again");
+        Self { node, ..self }
     }
 
     pub(crate) async fn corrupting(faults: &[(&str, u32)]) -> Self {

@@ -14,6 +14,7 @@ use super::stage::{described, discard};
 use super::{ImportJob, Left};
 use crate::api::{Completion, JobId, Outcome, Role};
 use crate::coordinator::connect::{self, Route};
+use crate::coordinator::deliver;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
 use crate::staging::{self, ApplyError, SealError, Staging};
@@ -21,6 +22,8 @@ use crate::store::Write;
 
 /// How long the end of an applied session may wait for the exporter to hear of it.
 const DELIVERY: Duration = Duration::from_secs(10);
+/// Between two tries in that time.
+const DELIVERY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of an apply.
 #[derive(Debug)]
@@ -184,16 +187,23 @@ impl ImportJob {
             let mut outcome = outcome;
             if let (Left::Applied, Some(mut record)) = (left, record) {
                 if !told {
-                    let deliver = connect::deliver(&net, &route, record.session, None);
-                    told = tokio::time::timeout(DELIVERY, deliver).await.unwrap_or(false);
+                    let telling = async {
+                        while !connect::deliver(&net, &route, record.session, None).await {
+                            tokio::time::sleep(DELIVERY_PAUSE).await;
+                        }
+                    };
+                    told = tokio::time::timeout(DELIVERY, telling).await.is_ok();
                 }
                 record.told = told;
-                if let Err(e) = store.put_import(record).await {
+                if let Err(e) = store.put_import(record.clone()).await {
                     tracing::warn!(error = %crate::errors::chain(&e), "the end of the session is not recorded yet");
+                }
+                if !told {
+                    deliver::keep_telling(net, store, record, None);
                 }
                 if let (false, Outcome::Completed(completion)) = (told, &mut outcome) {
                     completion.notes.push(
-                        "the other device could not be told; the next me-sync command here that connects tells it"
+                        "the other device could not be told; this node, or the next me-sync command here that connects, tells it"
                             .to_owned(),
                     );
                 }

@@ -1,0 +1,192 @@
+//! One migration: two nodes, an offer, an import, and when each phase began.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use me_sync_node::net::{ListenAddr, Transports};
+use me_sync_node::source::{ScanOptions, Source};
+use me_sync_node::staging::TargetOptions;
+use me_sync_node::{Completion, Consent, ImportOptions, JobHandle, JobView, Node, NodeConfig, OfferOptions};
+use me_sync_protocol::progress::Phase;
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::args::{Args, Transport};
+use crate::measure::{self, Cpu};
+
+/// How long an importer looks for its exporter: a large source is hashed meanwhile.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What one migration did and took. Seconds and bytes.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Migration {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// File content that went over the network; the rest was found at the importer.
+    pub(crate) payload_bytes: u64,
+    pub(crate) reused_files: u64,
+    pub(crate) manifest_sha256: String,
+    /// From the start of the walk until the tree is in place and durable.
+    pub(crate) wall: f64,
+    pub(crate) phases: Phases,
+    pub(crate) cpu_user: f64,
+    pub(crate) cpu_system: f64,
+    pub(crate) peak_memory: u64,
+}
+
+/// Seconds of each part; together they are the whole.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Phases {
+    /// Walking the source.
+    pub(crate) walk: f64,
+    /// Hashing it; the importer connects meanwhile.
+    pub(crate) hash: f64,
+    /// Making, sending and checking the manifest; staging; looking what is here already.
+    pub(crate) manifest: f64,
+    /// Files move, retries included.
+    pub(crate) transfer: f64,
+    /// The last checks, modes and times of directories, the flush to disk.
+    pub(crate) verify: f64,
+    /// The exchange of the trees, until it is durable.
+    pub(crate) swap: f64,
+}
+
+/// Where the tree goes.
+pub(crate) fn target(place: &Path) -> PathBuf {
+    place.join("target")
+}
+
+/// Starts two nodes with state in `place`, moves `source` to its target, and stops them.
+pub(crate) async fn migrate(args: &Args, source: &Path, place: &Path) -> Outcome<Migration> {
+    let exporter = Node::spawn(config(args, place, "exporter")).await?;
+    let importer = Node::spawn(config(args, place, "importer")).await?;
+    let result = between(&exporter, &importer, source, place).await;
+    importer.shutdown().await;
+    exporter.shutdown().await;
+    result
+}
+
+fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
+    let mut config = NodeConfig::new(place.join(name));
+    config.device_name = name.to_owned();
+    config.listen = vec![ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port: None }];
+    config.mdns = false;
+    config.transports = Transports { tcp: args.transport == Transport::Tcp, quic: args.transport == Transport::Quic };
+    config.max_lanes = args.lanes;
+    config.max_chunk = args.chunk;
+    config
+}
+
+async fn between(exporter: &Node, importer: &Node, source: &Path, place: &Path) -> Outcome<Migration> {
+    measure::reset_peak_memory();
+    let (cpu, start) = (Cpu::now()?, Instant::now());
+
+    let tree = source.to_owned();
+    let walked = tokio::task::spawn_blocking(move || Source::scan(&tree, &ScanOptions::default())).await??;
+    let walk = start.elapsed();
+    let offer = exporter.handle().offer(walked, OfferOptions::default()).await?;
+    let hashed = tokio::spawn(hashed(offer.job.clone(), start));
+
+    let options = ImportOptions {
+        consent: Consent::Given,
+        connect_timeout: PATIENCE,
+        target_options: TargetOptions {
+            keep_world_writable: true,
+            forbidden: vec![source.to_owned()],
+            ..TargetOptions::default()
+        },
+        ..ImportOptions::new(target(place))
+    };
+    let import = importer.handle().import(offer.ticket, options).await?;
+    let marks = marks(&import, start).await;
+
+    // of the moment the tree is in place; what the exporter does until it has heard of it is no part of it
+    let (cpu, peak_memory) = (Cpu::now()?.since(cpu), measure::peak_memory()?);
+    let done = completed(import.outcome().await)?;
+    let sent = completed(offer.job.outcome().await)?;
+    if done.manifest_sha256 != sent.manifest_sha256 {
+        return Err(format!("{} was sent and {} applied", sent.manifest_sha256, done.manifest_sha256).into());
+    }
+    Ok(Migration {
+        files: done.files,
+        bytes: done.bytes,
+        payload_bytes: done.payload_bytes,
+        reused_files: done.reused_files,
+        manifest_sha256: done.manifest_sha256,
+        wall: marks.end.as_secs_f64(),
+        phases: phases(walk, hashed.await?, &marks),
+        cpu_user: cpu.user,
+        cpu_system: cpu.system,
+        peak_memory,
+    })
+}
+
+fn completed(outcome: me_sync_node::Outcome) -> Outcome<Completion> {
+    match outcome {
+        me_sync_node::Outcome::Completed(done) => Ok(done),
+        me_sync_node::Outcome::Failed { code, message, hint } => Err(format!("{code}: {message}; {hint}").into()),
+    }
+}
+
+/// When the exporter has hashed its source. Until the session moves files, its counters are those of the hashing:
+/// they reach their totals or, if that is not seen, give way to the session's, which start at nothing.
+async fn hashed(job: JobHandle, start: Instant) -> Duration {
+    let mut most = 0;
+    let mut is_over = |view: &JobView| {
+        let (done, total) = (view.progress.files_ok, view.progress.files_total);
+        let fell = done < most;
+        most = most.max(done);
+        order(view.phase) > order(Phase::ManifestReceiving) || fell || (total > 0 && done == total)
+    };
+    // a node that is gone has hashed all it ever will
+    job.watch().wait_for(|view| is_over(view)).await.ok();
+    start.elapsed()
+}
+
+/// When the importer came to each phase, or to a later one if that one was too short to be seen.
+struct Marks {
+    bulk: Duration,
+    verify: Duration,
+    swap: Duration,
+    end: Duration,
+}
+
+async fn marks(job: &JobHandle, start: Instant) -> Marks {
+    let mut views = job.watch();
+    let mut reached = async |phase: Phase| {
+        views.wait_for(|view| view.outcome.is_some() || order(view.phase) >= order(phase)).await.ok();
+        start.elapsed()
+    };
+    let bulk = reached(Phase::BulkTransferring).await;
+    let verify = reached(Phase::FinalVerifying).await;
+    let swap = reached(Phase::Applying).await;
+    job.outcome().await;
+    Marks { bulk, verify, swap, end: start.elapsed() }
+}
+
+/// Where a phase stands in a migration that comes through.
+fn order(phase: Phase) -> u8 {
+    match phase {
+        Phase::NearbyConnecting | Phase::WaitingForPeer => 0,
+        Phase::ManifestReceiving => 1,
+        Phase::BulkTransferring | Phase::RetryingFailed => 2,
+        Phase::FinalVerifying => 3,
+        Phase::Applying => 4,
+        Phase::RestartingRuntime => 5,
+        Phase::Completed | Phase::Failed => 6,
+    }
+}
+
+fn phases(walk: Duration, hashed: Duration, marks: &Marks) -> Phases {
+    let hashed = hashed.clamp(walk, marks.bulk.max(walk));
+    let between = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
+    Phases {
+        walk: walk.as_secs_f64(),
+        hash: between(walk, hashed),
+        manifest: between(hashed, marks.bulk),
+        transfer: between(marks.bulk, marks.verify),
+        verify: between(marks.verify, marks.swap),
+        swap: between(marks.swap, marks.end),
+    }
+}

@@ -18,6 +18,9 @@ use crate::measure::{self, Cpu};
 /// How long an importer looks for its exporter: a large source is hashed meanwhile.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What an exporter's view says while it hashes: neither its phase nor its counters tell that apart from what follows.
+const HASHING: &str = "reading and hashing the source";
+
 /// What one migration did and took. Seconds and bytes.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Migration {
@@ -35,21 +38,22 @@ pub(crate) struct Migration {
     pub(crate) peak_memory: u64,
 }
 
-/// Seconds of each part; together they are the whole.
+/// Seconds of each part; together they are the whole. None where a part was too short to be seen, as a job's view
+/// changes every 250 ms only: its time is in the part before.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Phases {
     /// Walking the source.
-    pub(crate) walk: f64,
+    pub(crate) walk: Option<f64>,
     /// Hashing it; the importer connects meanwhile.
-    pub(crate) hash: f64,
+    pub(crate) hash: Option<f64>,
     /// Making, sending and checking the manifest; staging; looking what is here already.
-    pub(crate) manifest: f64,
+    pub(crate) manifest: Option<f64>,
     /// Files move, retries included.
-    pub(crate) transfer: f64,
+    pub(crate) transfer: Option<f64>,
     /// The last checks, modes and times of directories, the flush to disk.
-    pub(crate) verify: f64,
+    pub(crate) verify: Option<f64>,
     /// The exchange of the trees, until it is durable.
-    pub(crate) swap: f64,
+    pub(crate) swap: Option<f64>,
 }
 
 /// Where the tree goes.
@@ -129,34 +133,32 @@ fn completed(outcome: me_sync_node::Outcome) -> Outcome<Completion> {
     }
 }
 
-/// When the exporter has hashed its source. Until the session moves files, its counters are those of the hashing:
-/// they reach their totals or, if that is not seen, give way to the session's, which start at nothing.
-async fn hashed(job: JobHandle, start: Instant) -> Duration {
-    let mut most = 0;
-    let mut is_over = |view: &JobView| {
-        let (done, total) = (view.progress.files_ok, view.progress.files_total);
-        let fell = done < most;
-        most = most.max(done);
-        order(view.phase) > order(Phase::ManifestReceiving) || fell || (total > 0 && done == total)
+/// When the exporter had hashed its source; none if that was not seen before files moved.
+async fn hashed(job: JobHandle, start: Instant) -> Option<Duration> {
+    let is_before_bulk = |view: &JobView| order(view.phase) < order(Phase::BulkTransferring);
+    let mut views = job.watch();
+    let is_over = |view: &JobView| {
+        // the first view of a job says nothing yet
+        !is_before_bulk(view) || !["", HASHING].contains(&view.progress.detail.as_str())
     };
-    // a node that is gone has hashed all it ever will
-    job.watch().wait_for(|view| is_over(view)).await.ok();
-    start.elapsed()
+    let seen = views.wait_for(is_over).await.ok()?;
+    is_before_bulk(&seen).then(|| start.elapsed())
 }
 
-/// When the importer came to each phase, or to a later one if that one was too short to be seen.
+/// When the importer came to each phase; none for one that was not seen.
 struct Marks {
-    bulk: Duration,
-    verify: Duration,
-    swap: Duration,
+    bulk: Option<Duration>,
+    verify: Option<Duration>,
+    swap: Option<Duration>,
     end: Duration,
 }
 
 async fn marks(job: &JobHandle, start: Instant) -> Marks {
     let mut views = job.watch();
     let mut reached = async |phase: Phase| {
-        views.wait_for(|view| view.outcome.is_some() || order(view.phase) >= order(phase)).await.ok();
-        start.elapsed()
+        let is_there = |view: &JobView| view.outcome.is_some() || order(view.phase) >= order(phase);
+        let seen = views.wait_for(is_there).await.ok()?.phase;
+        (order(seen) == order(phase)).then(|| start.elapsed())
     };
     let bulk = reached(Phase::BulkTransferring).await;
     let verify = reached(Phase::FinalVerifying).await;
@@ -178,15 +180,17 @@ fn order(phase: Phase) -> u8 {
     }
 }
 
-fn phases(walk: Duration, hashed: Duration, marks: &Marks) -> Phases {
-    let hashed = hashed.clamp(walk, marks.bulk.max(walk));
-    let between = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
-    Phases {
-        walk: walk.as_secs_f64(),
-        hash: between(walk, hashed),
-        manifest: between(hashed, marks.bulk),
-        transfer: between(marks.bulk, marks.verify),
-        verify: between(marks.verify, marks.swap),
-        swap: between(marks.swap, marks.end),
-    }
+fn phases(walk: Duration, hashed: Option<Duration>, marks: &Marks) -> Phases {
+    // each part ends where the next one that was seen begins; the two ends see theirs independently
+    let mut end = marks.end;
+    let mut from = |start: Option<Duration>| {
+        let start = start.filter(|start| *start <= end)?;
+        Some((std::mem::replace(&mut end, start) - start).as_secs_f64())
+    };
+    let swap = from(marks.swap);
+    let verify = from(marks.verify);
+    let transfer = from(marks.bulk);
+    let manifest = from(hashed);
+    let hash = from(Some(walk));
+    Phases { walk: from(Some(Duration::ZERO)), hash, manifest, transfer, verify, swap }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 
@@ -10,6 +11,11 @@ use crate::args::Args;
 use crate::migrate::Migration;
 
 const MIB: f64 = (1_u64 << 20) as f64;
+
+const LEGEND: &str = "\
+Times in seconds; CPU and memory are those of both ends and of this program together. The phases are seen as the jobs
+show them, four times a second: each is known to 0.25 s, and one that was too short to be seen (-) is in the one before.
+";
 
 /// One migration of the benchmark.
 #[derive(Debug, Serialize)]
@@ -31,21 +37,23 @@ pub(crate) struct Report {
 }
 
 /// The columns: name, width, decimals, and the figure.
-type Column = (&'static str, usize, usize, fn(&Migration) -> f64);
+type Column = (&'static str, usize, usize, Figure);
+/// None: too short to be seen.
+type Figure = fn(&Migration) -> Option<f64>;
 
 const COLUMNS: [Column; 12] = [
-    ("wall", 8, 3, |m| m.wall),
-    ("MiB/s", 9, 1, |m| m.bytes as f64 / MIB / m.wall),
-    ("files/s", 9, 0, |m| m.files as f64 / m.wall),
+    ("wall", 8, 3, |m| Some(m.wall)),
+    ("MiB/s", 9, 1, |m| Some(m.bytes as f64 / MIB / m.wall)),
+    ("files/s", 9, 0, |m| Some(m.files as f64 / m.wall)),
     ("walk", 8, 3, |m| m.phases.walk),
     ("hash", 8, 3, |m| m.phases.hash),
     ("manifest", 9, 3, |m| m.phases.manifest),
     ("transfer", 9, 3, |m| m.phases.transfer),
     ("verify+sync", 12, 3, |m| m.phases.verify),
     ("swap", 8, 3, |m| m.phases.swap),
-    ("user", 7, 2, |m| m.cpu_user),
-    ("sys", 7, 2, |m| m.cpu_system),
-    ("peak MiB", 9, 1, |m| m.peak_memory as f64 / MIB),
+    ("user", 7, 2, |m| Some(m.cpu_user)),
+    ("sys", 7, 2, |m| Some(m.cpu_system)),
+    ("peak MiB", 9, 1, |m| Some(m.peak_memory as f64 / MIB)),
 ];
 
 impl Report {
@@ -59,13 +67,13 @@ impl Report {
             "repetitions": args.repeat, "optimized": optimized });
         let what = match &args.source {
             Some(source) => source.display().to_string(),
-            None => format!("{:?}", args.shape),
+            None => name(&args.shape),
         };
         let (files, bytes) = runs.first().map_or((0, 0), |r| (r.measured.files, r.measured.bytes));
         let title = format!(
-            "{what}: {files} files, {:.1} MiB; {:?}, {} lanes, chunks of {} KiB{}",
+            "{what}: {files} files, {:.1} MiB; {}, lanes: {}, chunks of {} KiB{}",
             bytes as f64 / MIB,
-            args.transport,
+            name(&args.transport),
             args.lanes,
             f64::from(args.chunk) / 1024.0,
             if optimized { "" } else { "; NOT OPTIMIZED: build with --release" },
@@ -73,7 +81,7 @@ impl Report {
         Self { settings, title, runs }
     }
 
-    /// A table: each run, then the medians. Seconds where nothing else is said; CPU and memory of both ends together.
+    /// A table: each run, then the medians.
     pub(crate) fn table(&self) -> String {
         let mut out = format!("{}\n{:<12}", self.title, "run");
         for (name, width, ..) in COLUMNS {
@@ -90,10 +98,11 @@ impl Report {
                 line(&mut out, name, |figure| self.median(warm, figure));
             }
         }
+        out.push_str(LEGEND);
         out
     }
 
-    /// The same for programs: seconds and bytes.
+    /// The same for programs: seconds and bytes; null for what was not seen.
     pub(crate) fn json(&self) -> Outcome<String> {
         let medians = |warm: bool| -> serde_json::Value {
             if self.of(warm).next().is_none() {
@@ -114,22 +123,30 @@ impl Report {
         self.runs.iter().filter(move |run| run.warm == warm).map(|run| &run.measured)
     }
 
-    fn median(&self, warm: bool, figure: fn(&Migration) -> f64) -> f64 {
-        let mut figures: Vec<f64> = self.of(warm).map(figure).collect();
+    fn median(&self, warm: bool, figure: Figure) -> Option<f64> {
+        let mut figures: Vec<f64> = self.of(warm).filter_map(figure).collect();
         figures.sort_by(f64::total_cmp);
         let middle = figures.len() / 2;
         match figures.len() {
-            0 => 0.0,
-            odd if odd % 2 == 1 => figures[middle],
-            _ => f64::midpoint(figures[middle - 1], figures[middle]),
+            0 => None,
+            odd if odd % 2 == 1 => Some(figures[middle]),
+            _ => Some(f64::midpoint(figures[middle - 1], figures[middle])),
         }
     }
 }
 
-fn line(out: &mut String, name: &str, value: impl Fn(fn(&Migration) -> f64) -> f64) {
+/// As it is typed.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+fn line(out: &mut String, name: &str, value: impl Fn(Figure) -> Option<f64>) {
     write!(out, "{name:<12}").ok();
     for (_, width, decimals, figure) in COLUMNS {
-        write!(out, "{:>width$.decimals$}", value(figure)).ok();
+        match value(figure) {
+            Some(value) => write!(out, "{value:>width$.decimals$}").ok(),
+            None => write!(out, "{:>width$}", "-").ok(),
+        };
     }
     out.push('\n');
 }

@@ -4,7 +4,9 @@ use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
 
 use crate::args::{Plan, Shape};
 use crate::noise::Noise;
@@ -13,6 +15,8 @@ use crate::noise::Noise;
 const FILES_A_DIR: u32 = 50;
 /// Directories of a directory.
 const DIRS_A_DIR: u32 = 16;
+/// Modes of the mixed tree.
+const MODES: [u32; 5] = [0o644, 0o644, 0o600, 0o755, 0o444];
 /// How much is written at once.
 const BLOCK: usize = 1 << 20;
 
@@ -25,22 +29,20 @@ pub(crate) fn make(root: &Path, plan: &Plan) -> io::Result<()> {
         let dir = &dirs[n as usize % dirs.len()];
         let is_text = plan.shape == Shape::Text || (plan.shape == Shape::Mixed && n % 3 == 1);
         let name = format!("f{n:06}.{}", if is_text { "log" } else { "bin" });
-        let path = dir.join(&name);
         let mut content = Noise::new(u64::from(n));
-        file(&path, size, is_text, &mut content, &mut block)?;
-        if plan.shape == Shape::Mixed {
-            let mode = [0o644, 0o644, 0o600, 0o755, 0o444][content.below(5) as usize];
-            fs::set_permissions(&path, Permissions::from_mode(mode))?;
-            if n % 60 == 7 {
-                // every other one points at nothing
-                symlink(if n % 120 == 7 { &name } else { "nowhere" }, dir.join(format!("link{n:06}")))?;
-                fs::create_dir(dir.join(format!("void{n:06}")))?;
-            }
+        let mode = if plan.shape == Shape::Mixed { MODES[content.below(5) as usize] } else { 0o644 };
+        file(&dir.join(&name), size, mode, is_text, &mut content, &mut block)?;
+        if plan.shape == Shape::Mixed && n % 60 == 7 {
+            // every other link points at nothing
+            link(if n % 120 == 7 { &name } else { "nowhere" }, &dir.join(format!("link{n:06}")), &mut content)?;
+            let void = dir.join(format!("void{n:06}"));
+            fs::create_dir(&void)?;
+            finish_dir(&void, &mut content)?;
         }
     }
     // last and deepest first: files change the times of the directories they are made in
     for (n, dir) in dirs.iter().enumerate().rev() {
-        File::open(dir)?.set_times(FileTimes::new().set_modified(time(&mut Noise::new(n as u64))))?;
+        finish_dir(dir, &mut Noise::new(n as u64))?;
     }
     Ok(())
 }
@@ -91,7 +93,7 @@ fn sizes(plan: &Plan, noise: &mut Noise) -> Vec<u64> {
     sizes
 }
 
-fn file(path: &Path, size: u64, is_text: bool, noise: &mut Noise, block: &mut [u8]) -> io::Result<()> {
+fn file(path: &Path, size: u64, mode: u32, is_text: bool, noise: &mut Noise, block: &mut [u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     let mut left = size;
     while left > 0 {
@@ -105,10 +107,25 @@ fn file(path: &Path, size: u64, is_text: bool, noise: &mut Noise, block: &mut [u
         file.write_all(piece)?;
         left -= len as u64;
     }
-    file.set_times(FileTimes::new().set_modified(time(noise)))
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.set_times(FileTimes::new().set_modified(UNIX_EPOCH + time(noise)))
 }
 
-/// A moment of the years 2020 to 2023, to the nanosecond.
-fn time(noise: &mut Noise) -> SystemTime {
-    UNIX_EPOCH + Duration::new(1_577_836_800 + noise.below(126_000_000), noise.below(1_000_000_000) as u32)
+fn link(text: &str, path: &Path, noise: &mut Noise) -> io::Result<()> {
+    symlink(text, path)?;
+    let time = time(noise).try_into().map_err(io::Error::other)?;
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Mode and time of a directory in which nothing more is made.
+fn finish_dir(path: &Path, noise: &mut Noise) -> io::Result<()> {
+    let dir = File::open(path)?;
+    dir.set_permissions(Permissions::from_mode(0o755))?;
+    dir.set_times(FileTimes::new().set_modified(UNIX_EPOCH + time(noise)))
+}
+
+/// A moment of the years 2020 to 2023, to the nanosecond, since 1970.
+fn time(noise: &mut Noise) -> Duration {
+    Duration::new(1_577_836_800 + noise.below(126_000_000), noise.below(1_000_000_000) as u32)
 }

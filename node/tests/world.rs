@@ -9,13 +9,19 @@
 
 #[path = "world/device.rs"]
 mod device;
+#[path = "world/line.rs"]
+mod line;
 #[path = "world/net.rs"]
 mod net;
 #[path = "world/place.rs"]
 mod place;
+#[path = "../../tests/suite/support/relay.rs"]
+mod relay;
 
 #[path = "world/bulk_faults.rs"]
 mod bulk_faults;
+#[path = "world/killed.rs"]
+mod killed;
 #[path = "world/network.rs"]
 mod network;
 #[path = "world/preflight.rs"]

@@ -56,6 +56,20 @@ impl Device {
         self
     }
 
+    /// Where the clocks since boot stand so much later.
+    pub(crate) fn later(mut self, time: Duration) -> Self {
+        let (boot, monotonic) = (time.as_secs().to_string(), time.as_secs().to_string());
+        let words = ["unshare", "--time", "--boottime", &boot, "--monotonic", &monotonic, "--fork"];
+        self.prefix = words.iter().map(Into::into).collect();
+        self
+    }
+
+    /// At this address instead.
+    pub(crate) fn listening(mut self, at: &str) -> Self {
+        self.listen = vec!["--no-mdns"];
+        self.with(&["--listen", at])
+    }
+
     pub(crate) fn with_home(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
         self

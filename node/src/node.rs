@@ -283,6 +283,9 @@ pub enum ImportError {
         /// Where.
         target: PathBuf,
     },
+    /// The ticket's session was aborted.
+    #[error("the session of this ticket was ended for good, by one of the two devices")]
+    Ended,
     /// The session store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -299,7 +302,7 @@ impl ImportError {
     pub fn code(&self) -> Code {
         match self {
             Self::Preflight(e) => e.code(),
-            Self::Ticket | Self::Applied { .. } => Code::TicketInvalid,
+            Self::Ticket | Self::Applied { .. } | Self::Ended => Code::TicketInvalid,
             Self::OtherTarget { .. } => Code::TargetConflict,
             Self::Store(e) => e.code(),
             Self::Resume(e) => e.code(),

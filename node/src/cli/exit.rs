@@ -163,6 +163,9 @@ impl From<ImportError> for CliError {
             ImportError::Ticket => (Exit::TicketRefused, "copy the ticket again, as a whole"),
             ImportError::OtherTarget { .. } => (Exit::Usage, "receive into that directory to go on"),
             ImportError::Applied { .. } => (Exit::TicketRefused, "to send it once more, make a new ticket with `send`"),
+            ImportError::Ended => {
+                (Exit::TicketRefused, "make a new ticket on the other device: me-sync send --new PATH")
+            }
             ImportError::Store(ref err) => (of_store(err), STATE_HINT),
             ImportError::Resume(err) => return err.into(),
             ImportError::Refused(_) => (Exit::Node, "try again in a moment"),

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use me_sync_node::api::WaitingView;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ pub(crate) struct Render {
     /// The transport by which the other device was met in this process.
     met: Option<String>,
     is_waiting: bool,
+    session: Option<SessionId>,
     /// How far an earlier process came is still to be said.
     continues: bool,
     moving_since: Option<Instant>,
@@ -47,6 +49,7 @@ impl Render {
             told_waiting: None,
             met: None,
             is_waiting: false,
+            session: None,
             continues: false,
             moving_since: None,
         }
@@ -64,6 +67,7 @@ impl Render {
         }
         self.say_how_far(view);
         self.say_who(view);
+        self.say_what_changed(view);
         if self.out.json {
             self.tell(view);
         } else if let Some(bar) = &self.bar {
@@ -126,6 +130,9 @@ impl Render {
             json!({ "session_id": session, "files_ok": p.files_ok, "files_total": p.files_total,
                 "bytes_received": p.bytes_received, "bytes_total": p.bytes_total }),
         );
+        if p.bytes_received == 0 {
+            return;
+        }
         let place = if view.role == Role::Importer { "here" } else { "there" };
         self.say(format_args!(
             "{} of {} are {place}, {} of {}",
@@ -153,6 +160,18 @@ impl Render {
         }
         self.met = Some(how.to_owned());
         self.out.event("peer", peer);
+    }
+
+    fn say_what_changed(&mut self, view: &JobView) {
+        let Some(now) = view.session_id else { return };
+        if let Some(before) = self.session.replace(now).filter(|before| *before != now) {
+            self.out.event("superseded", json!({ "session_id": before.to_string(), "by": now.to_string() }));
+            self.say(format_args!(
+                "the tree has changed since session {} began: session {} takes its place, with what has arrived",
+                before.short(),
+                now.short()
+            ));
+        }
     }
 
     fn tell(&mut self, view: &JobView) {
@@ -313,4 +332,57 @@ fn waiting_state(view: &JobView, waiting: &WaitingView, met: bool) -> String {
         text += &format!(" (last: {})", escaped(reason));
     }
     text + "; stopping this keeps everything"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(for_secs: u64, next_try_in_secs: u64, reason: Option<&str>) -> WaitingView {
+        WaitingView { for_secs, tries: 3, next_try_in_secs, reason: reason.map(str::to_owned) }
+    }
+
+    fn view_of(role: Role) -> JobView {
+        JobView {
+            role,
+            session_id: None,
+            phase: Phase::WaitingForPeer,
+            peer: None,
+            source_name: None,
+            progress: me_sync_node::api::ProgressView::default(),
+            waiting: None,
+            reused_files: 0,
+            reused_bytes: 0,
+            payload_bytes: 0,
+            review: None,
+            failures: Vec::new(),
+            failures_total: 0,
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn who_waits_reads_since_when_and_what_comes_next_within_a_terminal() {
+        let (importer, exporter) = (view_of(Role::Importer), view_of(Role::Exporter));
+        let refused = waiting(12, 4, Some("Connection refused\u{1b}[2J"));
+        assert_eq!(
+            waiting_line(&importer, &refused, true),
+            "connection lost 12 s ago; next try in 4 s; Ctrl-C keeps everything (last: Connection refused\\u{1b}[2J)"
+        );
+        assert_eq!(
+            waiting_line(&importer, &waiting(125, 0, None), false),
+            "looking for the other device for 2m 05s; trying now; Ctrl-C keeps everything"
+        );
+        assert_eq!(
+            waiting_line(&exporter, &waiting(3, 0, None), true),
+            "connection lost 3 s ago; waiting for the other device; Ctrl-C keeps everything"
+        );
+    }
+
+    #[test]
+    fn a_log_of_waiting_has_no_figure_that_changes_by_itself() {
+        let importer = view_of(Role::Importer);
+        let (now, later) = (waiting(1, 4, None), waiting(3, 2, None));
+        assert_eq!(waiting_state(&importer, &now, true), waiting_state(&importer, &later, true));
+    }
 }

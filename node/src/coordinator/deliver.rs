@@ -21,16 +21,21 @@ pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
     tokio::spawn(async move {
         let Ok(records) = store.imports().await else { return };
         for record in records {
-            let unheard = record.state == SessionStatus::Completed && !record.told;
-            if unheard && !expired(&record.created, &record.last) {
-                keep_telling(net.clone(), store.clone(), record);
+            let failed = match (record.state, record.failed_code) {
+                (SessionStatus::Completed, _) => None,
+                // somebody ended it while the exporter was not there
+                (SessionStatus::Ended, Some(Code::Aborted)) => Some(Code::Aborted),
+                _ => continue,
+            };
+            if !record.told && !expired(&record.created, &record.last) {
+                keep_telling(net.clone(), store.clone(), record, failed);
             }
         }
     });
 }
 
-/// Tells the exporter of an applied session, in a task of its own, until it has heard or the node stops.
-pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: ImportRecord) {
+/// Tells the exporter how a session ended, in a task of its own, until it has heard or the node stops.
+pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: ImportRecord, failed: Option<Code>) {
     let route = Route {
         peer: record.peer,
         addresses: parse_addresses(&record.addresses),
@@ -41,7 +46,7 @@ pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: Impor
     };
     tokio::spawn(async move {
         let mut pause = FIRST_PAUSE;
-        while !connect::deliver(&net, &route, record.session, None).await {
+        while !connect::deliver(&net, &route, record.session, failed).await {
             if net.is_stopped() {
                 return;
             }

@@ -97,6 +97,8 @@ struct Detail {
     code: Code,
     os_error: Option<i32>,
     attempts: u32,
+    /// Not reported yet: it belongs to the next report of this file.
+    is_new: bool,
 }
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::ids::SessionId;
-use me_sync_protocol::message::{AbortSession, Request};
+use me_sync_protocol::message::{Request, Response, SessionResult};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::{Ticket, TicketRefused};
 
@@ -184,7 +184,7 @@ impl NodeHandle {
             if record.state.is_over() {
                 return Ok(());
             }
-            self.say_farewell(&record).await;
+            record.told = self.say_farewell(&record).await;
             let state = self.state.clone();
             let discarded = tokio::task::spawn_blocking(move || staging::discard(&state, session, Code::Aborted)).await;
             match discarded.map_err(|_| ResumeError::Refused(Code::NodeStopping))? {
@@ -207,17 +207,20 @@ impl NodeHandle {
         Ok(())
     }
 
-    async fn say_farewell(&self, record: &ImportRecord) {
-        let abort = AbortSession { session_id: record.session, code: Code::Aborted };
+    /// Tells the exporter at once that the session is ended. True when it knows; the next start tries again if not.
+    async fn say_farewell(&self, record: &ImportRecord) -> bool {
+        let result = SessionResult { session_id: record.session, failed: Some(Code::Aborted) };
         let addresses = parse_addresses(&record.addresses);
         let told = async {
             let connected = self.net.connect(record.peer, addresses, record.choices.transport, FAREWELL).await;
-            if connected.is_ok() {
-                // it may be gone; then it learns when it asks
-                self.net.request(record.peer, Request::Abort(abort)).await.ok();
+            if connected.is_err() {
+                return false;
             }
+            let answer = self.net.request(record.peer, Request::Result(result)).await;
+            // a session it does not know any more needs no result
+            matches!(answer, Ok(Response::Done | Response::Refused(Code::SessionUnknown)))
         };
-        tokio::time::timeout(FAREWELL, told).await.ok();
+        tokio::time::timeout(FAREWELL, told).await.unwrap_or(false)
     }
 
     /// The newest unfinished session that sends this very tree in this way, or the named one.
@@ -246,6 +249,8 @@ impl NodeHandle {
         // the newest: a ticket opens another session when the source has changed
         if let Some(record) = imports.iter().rfind(|record| record.ticket == ticket.ticket_id) {
             match record.state {
+                // the exporter may not have heard of the end, and would grant the same session again
+                SessionStatus::Ended if record.failed_code == Some(Code::Aborted) => return Err(ImportError::Ended),
                 SessionStatus::Ended => {}
                 SessionStatus::Completed => return Err(ImportError::Applied { target: record.target.clone() }),
                 SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {

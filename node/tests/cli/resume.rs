@@ -176,6 +176,45 @@ fn abort_ends_a_session_for_good_by_id_or_directory_and_a_second_time_does_nothi
 }
 
 #[test]
+fn a_ticket_whose_session_was_ended_is_refused_though_the_sender_does_not_know_that_yet() {
+    let place = Place::new();
+    let UnderWay { sender, receiver, ticket, session, .. } = under_way(&place);
+    receiver.interrupt();
+    sender.interrupt();
+    assert_code(&place.run("importer", &["abort", &session]), 0);
+    let sender = place.send(&["--transport", "tcp", "src"]);
+    let refused = place.run_with_input("importer", &["receive", "dst"], &ticket);
+    assert_code(&refused, 4);
+    assert!(stderr(&refused).contains("send --new"), "{}", stderr(&refused));
+    assert_code(&place.run("exporter", &["--json", "abort", "src"]), 16);
+    sender.interrupt();
+
+    let fresh = place.send(&["--transport", "tcp", "--new", "src"]);
+    assert_code(&place.run_with_input("importer", &["receive", "dst"], &fresh.ticket), 0);
+    assert_eq!(fresh.wait().code, Some(0));
+    assert_code(&place.run("exporter", &["abort", "src"]), 0);
+    assert_eq!(place.run("exporter", &["resume"]).status.code(), Some(2), "the ended one is gone");
+}
+
+#[test]
+fn a_tree_that_changed_while_its_sender_was_stopped_arrives_as_it_is_now_and_both_say_so() {
+    let place = Place::new();
+    let UnderWay { sender, mut receiver, session, throttle, .. } = under_way(&place);
+    sender.interrupt();
+    throttle.open();
+    fs::write(place.path("src/a.txt"), "another one").unwrap();
+    let sender = place.send(&["--transport", "tcp", "src"]);
+    let superseded = receiver.until(|event| event["event"] == "superseded");
+    assert_eq!(superseded["session_id"], session.as_str());
+    let (code, rest, _) = receiver.wait();
+    assert_eq!(code, Some(0), "{rest}");
+    let sent = sender.wait();
+    assert_eq!(sent.code, Some(0), "{}", sent.stderr);
+    assert!(sent.stderr.contains("the tree has changed"), "{}", sent.stderr);
+    assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
+}
+
+#[test]
 fn files_that_fail_in_every_round_are_listed_and_a_retry_sends_only_them() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

@@ -141,7 +141,12 @@ pub(crate) async fn persist(node: &TestNode, ticket: &Ticket, target: &Path) -> 
 }
 
 /// An import over one transport only.
-pub(crate) async fn import_over(node: &TestNode, ticket: &Ticket, target: &Path, over: TransportPreference) -> JobHandle {
+pub(crate) async fn import_over(
+    node: &TestNode,
+    ticket: &Ticket,
+    target: &Path,
+    over: TransportPreference,
+) -> JobHandle {
     let options = ImportOptions { consent: Consent::Given, transport: over, ..ImportOptions::new(target) };
     node.node.handle().import(ticket.clone(), options).await.expect("started")
 }

@@ -199,7 +199,7 @@ impl ImportJob {
                     tracing::warn!(error = %crate::errors::chain(&e), "the end of the session is not recorded yet");
                 }
                 if !told {
-                    deliver::keep_telling(net, store, record);
+                    deliver::keep_telling(net, store, record, None);
                 }
                 if let (false, Outcome::Completed(completion)) = (told, &mut outcome) {
                     completion.notes.push(

@@ -102,15 +102,21 @@ impl ImportJob {
         shared.write_later(Write::PutFailures(session, self.failure_records()));
     }
 
-    /// Counts how often a file failed, and what is known of the last time.
+    /// Counts how often a file failed, and what is known of the last time. That may come some batches before the report.
     pub(super) fn note_failures(&mut self, reports: &[FileReport], details: &[FailureDetail]) {
+        for FailureDetail { index, code, os_error } in details.iter().copied() {
+            let attempts = self.details.get(&index).map_or(0, |seen| seen.attempts);
+            self.details.insert(index, Detail { code, os_error, attempts, is_new: true });
+        }
         for report in reports {
             let FileReport::Failed(failed) = report else { continue };
-            let known = details.iter().find(|detail| detail.index == failed.index);
-            let attempts = self.details.get(&failed.index).map_or(0, |seen| seen.attempts) + 1;
-            let code = known.map_or(failed.reason.into(), |detail| detail.code);
-            let os_error = known.and_then(|detail| detail.os_error);
-            self.details.insert(failed.index, Detail { code, os_error, attempts });
+            let unknown = Detail { code: failed.reason.into(), os_error: None, attempts: 0, is_new: true };
+            let detail = self.details.entry(failed.index).or_insert(unknown);
+            if !detail.is_new {
+                (detail.code, detail.os_error) = (unknown.code, None);
+            }
+            detail.is_new = false;
+            detail.attempts += 1;
         }
     }
 

@@ -177,6 +177,10 @@ impl Run {
         self.until(phase, |e| e["phase"] == phase);
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 use crate::relay::TcpRelay;
 
 /// Longer than any wait for bytes here.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A TCP line from the importer to the exporter.
 pub(crate) struct Line {
@@ -38,9 +39,28 @@ impl Line {
         self.relay.upstream().port()
     }
 
-    /// Waits until so many bytes have come to the importer, over all connections. False if they never do.
-    pub(crate) fn passes(&self, bytes: u64) -> bool {
+    /// Waits until so many bytes have come to the importer, over all connections.
+    #[track_caller]
+    pub(crate) fn passes(&self, bytes: u64) {
+        assert!(self.passes_unless(bytes, || false), "it stands still");
+    }
+
+    /// As [`Self::passes`], until `over` says that waiting is no use. False then.
+    #[track_caller]
+    pub(crate) fn passes_unless(&self, bytes: u64, mut over: impl FnMut() -> bool) -> bool {
         let reached = self.relay.down().reaches(bytes);
-        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, reached).await.is_ok() })
+        let gone = async {
+            // a process that ends tells nobody here
+            while !over() {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = reached => true,
+                () = gone => false,
+                () = tokio::time::sleep(PATIENCE) => panic!("it stands still"),
+            }
+        })
     }
 }

@@ -24,6 +24,8 @@ mod bulk_faults;
 mod killed;
 #[path = "world/network.rs"]
 mod network;
+#[path = "world/outages.rs"]
+mod outages;
 #[path = "world/preflight.rs"]
 mod preflight;
 #[path = "world/reality.rs"]

@@ -153,7 +153,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Forgets an export. One that is not there is no error.
+    /// Forgets an export with its failed entries. One that is not there is no error.
     ///
     /// # Errors
     /// Writing failed; nothing is forgotten.
@@ -290,7 +290,14 @@ fn put_export(txn: &WriteTransaction, record: &ExportRecord) -> Result<(), Fault
 }
 
 fn remove_export(txn: &WriteTransaction, ticket: TicketId) -> Result<(), Fault> {
-    txn.open_table(EXPORTS)?.remove(ticket.as_bytes())?;
+    let removed = match txn.open_table(EXPORTS)?.remove(ticket.as_bytes())? {
+        Some(row) => decode::<ExportRecord>(row.value())?,
+        None => return Ok(()),
+    };
+    if let Some(grant) = removed.grant {
+        let id = grant.session.as_bytes();
+        txn.open_table(FAILURES)?.retain_in((id, 0)..=(id, u32::MAX), |_, _| false)?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use me_sync_node::Role;
 use serde_json::json;
 
-use super::book::{Book, Known, is_id};
+use super::book::{Book, Known, is_id, resolved};
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
@@ -59,18 +59,6 @@ fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a Known> {
     }
     let dir = resolved(what);
     book.sessions.iter().filter(|known| known.path == dir).collect()
-}
-
-/// The path as sessions have it: a target need not exist, its parent does.
-fn resolved(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if let Ok(real) = absolute.canonicalize() {
-        return real;
-    }
-    match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => absolute,
-    }
 }
 
 async fn end(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {

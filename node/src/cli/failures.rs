@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use me_sync_node::Role;
 use me_sync_node::store::{FailureRecord, Store};
 use me_sync_protocol::ids::SessionId;
 use serde_json::json;
@@ -20,7 +21,7 @@ Examples:
   me-sync failures --json ab12cd34
 
 A line a file, separated by tabs: path, reason, code, what the operating system
-said, and how often it was tried. The receiving device has the list.";
+said, and how often it was tried. Each device has what failed on it.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,7 +63,11 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     };
     failed.iter().for_each(|one| show(one, out));
     if total == 0 {
-        out.say(format_args!("no file of session {} is on record as failed", known.session.short()));
+        let id = known.session.short();
+        out.say(format_args!("no file of session {id} is on record here as failed"));
+        if known.role == Role::Exporter {
+            out.say(format_args!("what arrived wrong is on record at the other device: me-sync failures {id}"));
+        }
     } else if total > failed.len() as u64 {
         out.say(format_args!("{} failed in all", human::count(total, "file")));
     }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use libp2p::PeerId;
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 
-use super::book::Book;
+use super::book::{Book, Known, resolved};
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
@@ -66,7 +67,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
     let ticket = from.read(out, stop).await?;
-    if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&ticket, globals, out, stop).await? {
+    if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&ticket, &args.dir, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
     let options = ImportOptions {
@@ -104,7 +105,7 @@ async fn import(
     // one that begins has none yet
     let session = job.view().session_id;
     if let Some(session) = session {
-        out.say(format_args!("continuing session {}, which this ticket has begun", session.short()));
+        out.say(format_args!("continuing session {}", session.short()));
     }
     Import { job, dir: &dir, answer, continues: session.is_some() }.run(globals, out, stop).await
 }
@@ -126,9 +127,15 @@ fn has_entries(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Has the ticket begun a session? Whoever did that has agreed to replace what is there.
-async fn has_begun(ticket: &Ticket, globals: &Globals, out: Out, stop: &Stop) -> Result<bool, CliError> {
+/// Has the ticket begun a session, or does one from its device go into this directory? Whoever began that has
+/// agreed to replace what is there.
+async fn has_begun(ticket: &Ticket, dir: &Path, globals: &Globals, out: Out, stop: &Stop) -> Result<bool, CliError> {
     let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
-    Ok(book.sessions.iter().any(|known| known.role == Role::Importer && known.ticket == Some(ticket.ticket_id)))
+    let dir = resolved(dir);
+    // a ticket that names no valid device is refused later
+    let peer = PeerId::from_bytes(&ticket.peer_id).map(|peer| peer.to_string()).unwrap_or_default();
+    let goes_on = |known: &Known| known.state.is_resumable() && known.path == dir && known.peer_id == peer;
+    let mut imports = book.sessions.iter().filter(|known| known.role == Role::Importer);
+    Ok(imports.any(|known| known.ticket == Some(ticket.ticket_id) || goes_on(known)))
 }

@@ -37,7 +37,8 @@ impl Failure {
         let hint = match first {
             // nothing that people can mend
             Code::HashMismatch | Code::SizeMismatch => "nothing was changed".to_owned(),
-            _ => cause.hint,
+            // how to start again is said by whoever knows the session
+            _ => cause.hint.trim_end_matches(" and start again").to_owned(),
         };
         Self { message: format!("{}: {}", general.message, cause.message), hint, ..general }
     }

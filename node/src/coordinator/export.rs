@@ -28,7 +28,7 @@ use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
-use crate::store::{ExportRecord, Grant, SessionStatus};
+use crate::store::{ExportRecord, Grant, SessionStatus, Write};
 use crate::transfer::{LaneEvent, LaneMeter};
 
 /// The source of an offer.
@@ -446,6 +446,9 @@ impl ExportJob {
         self.record_end(state, outcome.err());
         let connection = self.session.as_mut().and_then(|s| s.connection.take());
         let record = self.record.peer.is_some().then(|| self.record.clone());
+        if let Some((session, _)) = self.session() {
+            shared.write_later(Write::PutFailures(session, self.failure_records()));
+        }
         let (events, id, store) = (shared.events.clone(), self.id, shared.store.clone());
         tokio::spawn(async move {
             if let Some(connection) = connection {

@@ -186,10 +186,7 @@ async fn settle(store: &StoreHandle, id: SessionId, peer: PeerId, failed: Option
 
 /// What to answer a peer that resumes a session that no job works on.
 async fn at_rest(store: &StoreHandle, local: PeerId, peer: PeerId, ask: &Resume) -> Code {
-    let record = match store.export_of(ask.session_id).await {
-        Ok(record) => record,
-        Err(_) => return Code::Busy,
-    };
+    let Ok(record) = store.export_of(ask.session_id).await else { return Code::Busy };
     let owned = record.filter(|record| record.peer == Some(peer));
     let proven =
         owned.filter(|record| record.grant.as_ref().is_some_and(|g| is_proven(&g.resume_secret, local, peer, ask)));

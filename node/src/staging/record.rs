@@ -174,7 +174,9 @@ impl Record {
         let last = self.last.unwrap_or_else(|| by_wall(self.updated_ms)).idle(now);
         let idle = seen.map_or(last, |seen| seen.idle(now).min(last));
         let age = self.began.unwrap_or_else(|| by_wall(self.created_ms)).idle(now);
-        idle.as_millis() > u128::from(SESSION_TTL_MS) || age.as_millis() > u128::from(SESSION_LIFE_MS)
+        // a swap that was decided comes to its end however long the way to it was
+        let too_old = self.state.is_open() && age.as_millis() > u128::from(SESSION_LIFE_MS);
+        too_old || idle.as_millis() > u128::from(SESSION_TTL_MS)
     }
 
     /// Where a tree stands while it is deleted, so that a half-deleted one is never taken for a whole one.

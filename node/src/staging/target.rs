@@ -12,12 +12,13 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DIR, open_child};
-use super::error::PreflightError;
+use super::error::{PreflightError, StateError};
 use super::inode::{Identity, Inode, Place};
 use super::journal::Method;
 use super::lock::{self, Lock};
 use super::modes::ModePolicy;
 use super::preflight::{self, TargetFacts};
+use super::state::StateDir;
 use super::survey::{OldTree, Survey, survey_at};
 use super::{STAGING_PREFIX, is_staging_name, mounts};
 
@@ -49,6 +50,8 @@ pub struct Target {
     pub(super) fail_if_changed: bool,
     pub(super) modes: ModePolicy,
     case_insensitive: bool,
+    /// Bytes in staging trees that a new session for this target takes over or removes.
+    held: u64,
     warnings: Vec<String>,
 }
 
@@ -128,6 +131,7 @@ impl Target {
             fail_if_changed: options.fail_if_changed,
             modes: ModePolicy { keep_world_writable: options.keep_world_writable },
             case_insensitive: probe.case_insensitive,
+            held: 0,
             warnings,
         };
         if lock::live_staging(&target.parent, &target.staging_prefix()).map_err(at("reading", &target.parent_path))? {
@@ -164,6 +168,26 @@ impl Target {
     /// What stood there when it was pinned.
     pub fn old_tree(&self) -> OldTree {
         self.old.as_ref().map_or(OldTree { complete: true, ..OldTree::default() }, |old| old.survey.tree)
+    }
+
+    /// Counts what unfinished sessions for this target have staged as space for the next one, which takes it over
+    /// ([`super::Staging::reuse`]). Blocking; looks at metadata only.
+    ///
+    /// # Errors
+    /// The records of earlier sessions cannot be read.
+    pub fn count_held(&mut self, state: &StateDir) -> Result<(), StateError> {
+        let records = state.records()?;
+        let ours = records
+            .iter()
+            .filter(|r| r.state.is_open() && (r.parent_id, &*r.name) == (self.parent_id, self.name.as_bytes()));
+        let trees = ours.filter_map(|record| open_child(&self.parent, record.staging.as_str()).ok());
+        // one that cannot be read is not counted
+        self.held = trees.filter_map(|tree| survey_at(&tree).ok()).map(|survey| survey.tree.bytes).sum();
+        Ok(())
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Checks that this tree fits here: space, inodes, path lengths, names that are one on this file system.

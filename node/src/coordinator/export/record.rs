@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use me_sync_protocol::ids::{Secret, TicketId};
-use me_sync_protocol::reason::Code;
+use me_sync_protocol::reason::{Code, FailureReason};
 
 use super::{ExportJob, Source};
 use crate::api::PeerSummary;
@@ -12,7 +12,7 @@ use crate::clock::LastSeen;
 use crate::coordinator::Shared;
 use crate::net::Connected;
 use crate::source;
-use crate::store::{ExportRecord, SessionStatus, Write};
+use crate::store::{ExportRecord, FailureRecord, MAX_FAILURES, SessionStatus, Write};
 
 /// How often a session that is connected is noted to be alive.
 const TOUCH: Duration = Duration::from_secs(60);
@@ -100,6 +100,23 @@ impl ExportJob {
         if let Some(state) = state {
             (self.record.state, self.record.failed_code) = (state, code);
         }
+    }
+
+    /// What could not be read here; what arrived wrong is on record at the importer.
+    pub(super) fn failure_records(&self) -> Vec<FailureRecord> {
+        let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) else { return Vec::new() };
+        let attempts = session.core.counters().retry_round + 1;
+        let failing = session.core.failures().take(MAX_FAILURES);
+        failing
+            .map(|(index, code)| FailureRecord {
+                index,
+                path: snapshot.manifest().entry(index).map(|e| e.path.as_str().to_owned()).unwrap_or_default(),
+                reason: FailureReason::IoError,
+                code,
+                os_error: None,
+                attempts,
+            })
+            .collect()
     }
 
     fn note_counters(&mut self) {

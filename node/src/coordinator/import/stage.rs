@@ -84,9 +84,12 @@ impl Checkpoints {
 
 impl ImportJob {
     pub(super) fn check_target(&mut self, manifest: Arc<Manifest>, shared: &Shared) {
-        let Some(target) = self.target.take() else { return };
-        let (events, id) = (shared.events.clone(), self.id);
+        let Some(mut target) = self.target.take() else { return };
+        let (events, id, state) = (shared.events.clone(), self.id, shared.state.clone());
         tokio::task::spawn_blocking(move || {
+            if let Err(e) = target.count_held(&state) {
+                tracing::warn!(error = %crate::errors::chain(&e), "what earlier sessions hold is not counted as free");
+            }
             let checked = match target.check_manifest(&manifest) {
                 Ok(facts) => {
                     let old = target.old_tree();

@@ -1,12 +1,17 @@
 //! Ending an unfinished session on request: nobody waits for its time to be over.
 
+use std::os::fd::AsFd as _;
+
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 
 use super::super::error::{StageError, StateError};
 use super::super::journal::{Journal, Loaded, SessionState};
+use super::super::names;
 use super::super::seen::LastSeen;
 use super::super::state::StateDir;
+use super::super::table::Place;
+use super::super::target::open_resolved;
 use super::{Driver, End};
 
 /// Ends an unfinished session that no process works on: its staging tree goes, the record stays as history with
@@ -27,12 +32,21 @@ pub fn discard(state: &StateDir, session: SessionId, code: Code) -> Result<(), S
         Loaded::Whole(_) | Loaded::Corrupt => return Err(StateError::Corrupt { path: dir.path }.into()),
     };
     match journal.record().state {
+        SessionState::Verified if has_swapped(&journal) => Err(not("its tree is in place; the next start records it")),
         SessionState::Receiving | SessionState::Verified => end(journal, code),
         SessionState::Failed => Err(not("it is over")),
         SessionState::SwapIntent | SessionState::RollbackIntent => Err(not("its swap has begun")),
         SessionState::Swapped | SessionState::Committed => Err(not("it is complete")),
         SessionState::RolledBack | SessionState::Cleaned => Err(not("it was complete")),
     }
+}
+
+/// The swap happened and the record of its intent was lost: the other tree is the old one.
+fn has_swapped(journal: &Journal) -> bool {
+    let record = journal.record();
+    open_resolved(&record.parent_path())
+        .and_then(|parent| names::look(parent.as_fd(), record))
+        .is_ok_and(|seen| seen.target == Place::New)
 }
 
 /// Ends an unfinished session whose lock the caller holds.

@@ -92,8 +92,10 @@ fn an_unfinished_session_is_ended_on_request_unless_somebody_works_on_it() {
     let mut left: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["journal.a", "journal.b"], "the manifest is not kept for history");
-    for state in [SessionState::SwapIntent, SessionState::Committed, SessionState::RollbackIntent] {
-        let ground = crashed(true, state, false, Method::Exchange);
+    let begun = [SessionState::SwapIntent, SessionState::Committed, SessionState::RollbackIntent].map(|s| (s, false));
+    // the last: its swap happened, and the record of the intent was lost
+    for (state, happened) in begun.into_iter().chain([(SessionState::Verified, true)]) {
+        let ground = crashed(true, state, happened, Method::Exchange);
         let names = ground.names();
         assert!(discard(&ground.state, id, Code::Aborted).is_err(), "{state:?}");
         assert_eq!(ground.names(), names);

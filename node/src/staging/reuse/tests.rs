@@ -233,3 +233,18 @@ fn a_disk_that_is_too_small_for_the_copy_is_an_error_and_leaves_no_part_of_it() 
     assert_eq!(image(&staging.path(), false).len(), 1);
     assert_eq!(fs::read(ground.target().join("big")).unwrap(), BIG);
 }
+
+// RELIABILITY F18, F64
+#[test]
+fn what_an_unfinished_session_holds_counts_as_space_for_the_next() {
+    static BIG: [u8; 2 << 20] = [1; 2 << 20];
+    let things = [("big", Thing::File(&BIG, 0o600))];
+    let ground = Ground::new();
+    let Some(_mount) = tmpfs(&ground.parent(), "size=3500k") else { return };
+    ground.staged(1, &things).suspend();
+    let mut target = ground.pin();
+    let refused = target.check_manifest(&super::super::testing::manifest(&things)).unwrap_err();
+    assert_eq!(refused.code(), Code::NoSpace);
+    target.count_held(&ground.state).unwrap();
+    assert!(target.check_manifest(&super::super::testing::manifest(&things)).is_ok());
+}

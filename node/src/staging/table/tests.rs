@@ -68,6 +68,19 @@ fn an_intent_that_did_not_happen_is_done_unless_it_is_stale() {
     assert_eq!(at(&r, Old, Absent, Absent), Action::StartOver);
 }
 
+// RELIABILITY F67
+#[test]
+fn a_session_may_last_long_only_once_its_swap_is_decided() {
+    let week = 7 * 24 * HOUR;
+    let seen = Seen { target: Old, staging: New, aside: Absent, edited: false };
+    for (state, in_time) in [(SessionState::Receiving, Action::Resume), (SessionState::SwapIntent, Action::Swap)] {
+        let r = Record { updated_ms: 8 * week, created_ms: 7 * week, ..record(state) };
+        assert_eq!(decide(&r, seen, r.updated_ms), in_time);
+        let over = if state == SessionState::Receiving { Action::DiscardStaging } else { Action::Swap };
+        assert_eq!(decide(&r, seen, r.updated_ms + 1), over);
+    }
+}
+
 // RELIABILITY F04: a naive redo would swap the old tree back in
 #[test]
 fn an_exchange_that_happened_is_never_repeated() {

@@ -33,7 +33,7 @@ impl Outage {
 
     /// The session goes on and sends what was missing.
     #[track_caller]
-    fn is_overcome(self) -> End {
+    fn overcome(self) -> End {
         let Self { place, wire, exporter, importer } = self;
         wire.unthrottle();
         let (importer, exporter) = (importer.end(), exporter.end());
@@ -70,7 +70,7 @@ fn link_down(transport: &str, time: Option<Duration>) {
         None => until_waiting(&mut fault.importer),
     }
     fault.wire.up();
-    let end = fault.is_overcome();
+    let end = fault.overcome();
     assert!(time.is_some_and(|time| time < Duration::from_secs(10)) || waited(&end));
 }
 
@@ -113,7 +113,7 @@ fn moved(change: impl Fn(&Wire)) {
     let mut fault = Outage::new("quic", &[]);
     change(&fault.wire);
     until_waiting(&mut fault.importer);
-    let end = fault.is_overcome();
+    let end = fault.overcome();
     assert!(waited(&end));
 }
 
@@ -146,7 +146,7 @@ fn stopped(transport: &str, side: Side, time: Option<Duration>) {
         None => until_waiting(other),
     }
     sleeper.signal("CONT");
-    fault.is_overcome();
+    fault.overcome();
 }
 
 #[test]

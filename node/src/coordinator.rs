@@ -133,6 +133,8 @@ fn expired(created: &LastSeen, last: &LastSeen) -> bool {
 enum Event {
     /// A peer opened a stream and said what it is for.
     Inbound(Greeted),
+    /// A result was noted at the record of a session that no job worked on.
+    Settled(SessionId, Option<Code>),
     /// Something happened to a job.
     Job(JobId, JobEvent),
 }
@@ -324,6 +326,8 @@ struct Coordinator {
     greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
+    /// Sessions whose end was noted while no job worked on them.
+    settled: std::collections::VecDeque<SessionId>,
     shutdown: Option<oneshot::Sender<()>>,
 }
 
@@ -361,6 +365,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         tickets,
         greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
+        settled: std::collections::VecDeque::new(),
         shutdown: None,
     };
     tokio::spawn(coordinator.run());
@@ -462,7 +467,10 @@ impl Coordinator {
         let is_live = |record: &ExportRecord| {
             self.jobs.values().any(|job| matches!(job, Job::Export(job) if job.record().ticket == record.ticket))
         };
-        let earlier = earlier.filter(|record| !is_live(record));
+        // nor is one whose result came while its record was read
+        let is_settled =
+            |record: &ExportRecord| record.grant.as_ref().is_some_and(|g| self.settled.contains(&g.session));
+        let earlier = earlier.filter(|record| !is_live(record) && !is_settled(record));
         let continues = earlier.is_some();
         // a ticket for whoever comes, and besides it the earlier session, for its own importer only
         let name =
@@ -533,6 +541,7 @@ impl Coordinator {
     fn event(&mut self, event: Event) {
         match event {
             Event::Inbound(greeted) => self.inbound(greeted),
+            Event::Settled(session, failed) => self.settled(session, failed),
             Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
             Event::Job(id, event) => match self.jobs.get_mut(&id) {
                 Some(Job::Export(job)) => {

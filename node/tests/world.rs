@@ -9,15 +9,23 @@
 
 #[path = "world/device.rs"]
 mod device;
+#[path = "world/line.rs"]
+mod line;
 #[path = "world/net.rs"]
 mod net;
 #[path = "world/place.rs"]
 mod place;
+#[path = "../../tests/suite/support/relay.rs"]
+mod relay;
 
 #[path = "world/bulk_faults.rs"]
 mod bulk_faults;
+#[path = "world/killed.rs"]
+mod killed;
 #[path = "world/network.rs"]
 mod network;
+#[path = "world/outages.rs"]
+mod outages;
 #[path = "world/preflight.rs"]
 mod preflight;
 #[path = "world/reality.rs"]

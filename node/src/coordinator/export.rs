@@ -451,13 +451,14 @@ impl ExportJob {
         }
         let (events, id, store) = (shared.events.clone(), self.id, shared.store.clone());
         tokio::spawn(async move {
-            if let Some(connection) = connection {
-                connection.close().await;
-            }
+            // first: while the streams are closing, the importer's result may come by request and be noted too
             if let Some(record) = record
                 && let Err(e) = store.put_export(record).await
             {
                 tracing::warn!(error = %crate::errors::chain(&e), "the end of the session is not recorded");
+            }
+            if let Some(connection) = connection {
+                connection.close().await;
             }
             events.send(Event::Job(id, JobEvent::Finished(Box::new(end)))).await.ok();
         });

@@ -8,7 +8,7 @@ use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 
 use super::tickets::Allowance;
-use super::{Coordinator, Job, state_of};
+use super::{Coordinator, Event, Job, REMEMBERED, state_of};
 use crate::clock::{self, LastSeen};
 use crate::net::{Connected, Reply};
 use crate::store::{SessionStatus, StoreError, StoreHandle};
@@ -143,15 +143,34 @@ impl Coordinator {
             None => {
                 // no job here works on it: the record is all there is to bring up to date
                 let (store, failed) = (self.shared.store.clone(), result.failed);
-                let id = result.session_id;
+                let (id, events) = (result.session_id, self.shared.events.clone());
                 tokio::spawn(async move {
                     reply.send(match settle(&store, id, peer, failed).await {
-                        Ok(true) => Response::Done,
+                        Ok(true) => {
+                            // an offer that has read the record before knows nothing of this
+                            events.send(Event::Settled(id, failed)).await.ok();
+                            Response::Done
+                        }
                         Ok(false) => Response::Refused(Code::SessionUnknown),
                         Err(_) => Response::Refused(Code::Busy),
                     });
                 });
             }
+        }
+    }
+
+    /// A job that began meanwhile with an older record hears of it, and so does one that begins now.
+    pub(super) fn settled(&mut self, id: SessionId, failed: Option<Code>) {
+        self.settled.truncate(REMEMBERED - 1);
+        self.settled.push_front(id);
+        let mut exports = self.jobs.values_mut().filter_map(|job| match job {
+            Job::Export(job) if !job.is_over() => Some(job),
+            Job::Export(_) | Job::Import(_) => None,
+        });
+        if let Some(job) = exports.find(|job| job.session().is_some_and(|(session, _)| session == id))
+            && let Err(code) = job.result(failed, &self.shared)
+        {
+            tracing::warn!(session = %id.short(), %code, "a result that was noted does not fit");
         }
     }
 

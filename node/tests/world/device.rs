@@ -56,6 +56,20 @@ impl Device {
         self
     }
 
+    /// Where the clocks since boot stand so much later.
+    pub(crate) fn later(mut self, time: Duration) -> Self {
+        let (boot, monotonic) = (time.as_secs().to_string(), time.as_secs().to_string());
+        let words = ["unshare", "--time", "--boottime", &boot, "--monotonic", &monotonic, "--fork"];
+        self.prefix = words.iter().map(Into::into).collect();
+        self
+    }
+
+    /// At this address instead.
+    pub(crate) fn listening(mut self, at: &str) -> Self {
+        self.listen = vec!["--no-mdns"];
+        self.with(&["--listen", at])
+    }
+
     pub(crate) fn with_home(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
         self
@@ -161,6 +175,10 @@ impl Run {
     #[track_caller]
     pub(crate) fn until_phase(&mut self, phase: &str) {
         self.until(phase, |e| e["phase"] == phase);
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub(crate) fn id(&self) -> u32 {

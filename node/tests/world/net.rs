@@ -54,6 +54,29 @@ impl Wire {
     pub(crate) fn down(&self) {
         tool(&format!("ip -n {} link set veth0 down", self.two));
     }
+
+    /// And comes back.
+    pub(crate) fn up(&self) {
+        tool(&format!("ip -n {} link set veth0 up", self.two));
+        // went with the link
+        tool(&format!("ip -n {} route add 224.0.0.0/4 dev veth0", self.two));
+    }
+
+    /// The near end has another address from now on.
+    pub(crate) fn move_near(&self) {
+        tool(&format!("ip -n {} address add 10.77.0.11/24 dev veth0", self.one));
+        tool(&format!("ip -n {} address del 10.77.0.1/24 dev veth0", self.one));
+        // a later address of one network goes with the first
+        tool(&format!("ip -n {} address replace 10.77.0.11/24 dev veth0", self.one));
+        tool(&format!("ip -n {} route replace 224.0.0.0/4 dev veth0", self.one));
+    }
+
+    /// The far end has another address from now on.
+    pub(crate) fn move_far(&self) {
+        tool(&format!("ip -n {} address flush dev veth0", self.two));
+        tool(&format!("ip -n {} address add 10.77.0.12/24 dev veth0", self.two));
+        tool(&format!("ip -n {} route replace 224.0.0.0/4 dev veth0", self.two));
+    }
 }
 
 impl Drop for Wire {

@@ -8,6 +8,7 @@ use me_sync_protocol::importer::{Importer, Input};
 use me_sync_protocol::message::Granted;
 use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
+use me_sync_protocol::ticket::Ticket;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -119,13 +120,19 @@ impl ImportJob {
 
     /// Tries again to reach the exporter, when it is time.
     pub(super) fn redial_if_due(&mut self, now: Moment, shared: &Shared) {
-        let (Some(session), Some(record)) = (&self.session, &self.record) else { return };
+        let Some(session) = &self.session else { return };
         let Link::Down(redial) = &session.link else { return };
         if self.superseding || self.dialling.is_some() || now < redial.next || session.core.is_applying() {
             return;
         }
-        let secret = record.grant.resume_secret.clone();
-        self.dial(Key::Session { id: session.id, secret, holds: session.core.holds() }, TRY, shared);
+        match &self.record {
+            Some(record) => {
+                let secret = record.grant.resume_secret.clone();
+                self.dial(Key::Session { id: session.id, secret, holds: session.core.holds() }, TRY, shared);
+            }
+            // this session is given up already, and the one that takes its place is not granted yet
+            None => self.dial_first(shared),
+        }
     }
 
     /// What a try to connect came to.
@@ -188,6 +195,10 @@ impl ImportJob {
             (Entry::Resumed(resumed), Some(session)) => {
                 tracing::info!(session = %session.id.short(), "session resumed");
                 (session.lanes, session.max_chunk) = (resumed.lanes, resumed.max_chunk);
+                // this is the tree that was meant: whatever else the person's ticket opens, the session does not end for it
+                if let Some(Ok(ticket)) = self.record.as_ref().map(|r| Ticket::parse(r.ticket_text.expose())) {
+                    self.ticket = ticket;
+                }
             }
             (Entry::Resumed(_), None) => return tracing::error!("resumed a session that is not there"),
             (Entry::Granted(granted), Some(session)) if session.id == granted.session_id => {

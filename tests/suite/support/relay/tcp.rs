@@ -78,6 +78,11 @@ impl TcpRelay {
         self.shared.upstream.send_replace(upstream);
     }
 
+    /// Where new connections lead.
+    pub(crate) fn upstream(&self) -> SocketAddr {
+        *self.shared.upstream.borrow()
+    }
+
     /// What befalls each new connection; they are counted from 0.
     pub(crate) fn fate(&self, fate: impl FnMut(usize) -> Fate + Send + 'static) {
         *self.shared.fates.lock().expect("nobody panicked in it") = Box::new(fate);

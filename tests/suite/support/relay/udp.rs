@@ -1,6 +1,7 @@
 //! The relay for datagrams.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -96,11 +97,11 @@ async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>, seed: u64) {
             got = socket.recv_from(&mut datagram) => {
                 // an ICMP error of an earlier datagram
                 let Ok((len, client)) = got else { continue };
-                if !clients.contains_key(&client) {
+                if let Entry::Vacant(new) = clients.entry(client) {
                     let own = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound"));
                     own.connect(shared.upstream).await.expect("connected");
                     ways_back.spawn(way_back(own.clone(), socket.clone(), client, shared.clone(), seed ^ 1));
-                    clients.insert(client, own);
+                    new.insert(own);
                 }
                 let weather = *shared.weather.borrow();
                 road.enter(&datagram[..len], client, weather);
@@ -134,11 +135,14 @@ async fn way_back(own: Arc<UdpSocket>, socket: Arc<UdpSocket>, client: SocketAdd
     }
 }
 
+/// When it arrives, its number, whose it is, and what is in it.
+type Datagram = (Instant, u64, SocketAddr, Vec<u8>);
+
 /// Datagrams under way, by when they arrive.
 #[derive(Debug)]
 pub(super) struct Road {
     dice: Dice,
-    under_way: BinaryHeap<Reverse<(Instant, u64, SocketAddr, Vec<u8>)>>,
+    under_way: BinaryHeap<Reverse<Datagram>>,
     number: u64,
 }
 

@@ -36,8 +36,13 @@ impl Disk {
     }
 
     fn mount(&self) {
-        // -o loop: the device goes away with the mount
-        run(Command::new("mount").args(["-o", "loop"]).arg(self.file()).arg(&self.at));
+        // a device of its own for every boot: `-o loop` takes the one of the boot before again, if a mount namespace
+        // that somebody made meanwhile still holds it
+        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(self.file()));
+        let device = String::from_utf8(device).expect("a path");
+        run(Command::new("mount").arg(device.trim()).arg(&self.at));
+        // now that it is in use: it goes away with the mount
+        run(Command::new("losetup").args(["-d", device.trim()]));
     }
 
     /// The power goes and comes back.
@@ -66,9 +71,10 @@ impl Drop for Disk {
     }
 }
 
-fn run(command: &mut Command) {
+fn run(command: &mut Command) -> Vec<u8> {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// A site on a disk of its own whose beginnings have long been written out.

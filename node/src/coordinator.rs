@@ -621,7 +621,9 @@ impl Coordinator {
             view.progress.detail = view::detail(phase).to_owned();
             view.outcome = Some(outcome);
         });
-        if let Some((session, peer)) = job.party() {
+        // one that was put aside goes on by its record: its end is still to come
+        let is_kept = matches!(job.view().borrow().outcome, Some(Outcome::Failed { code: Code::NodeStopping, .. }));
+        if let Some((session, peer)) = job.party().filter(|_| !is_kept) {
             self.ended.truncate(REMEMBERED - 1);
             self.ended.push_front((session, peer, state_of(&view.borrow())));
         }

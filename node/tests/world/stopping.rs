@@ -66,8 +66,16 @@ impl Pair {
             }
             Side::Exporter => {
                 let (end, was_old) = stop(exporter);
-                let again = (end.exit == Some(130)).then(|| near.send(&tree).0);
+                let mut again = (end.exit == Some(130)).then(|| near.send(&tree).0);
                 let importer = importer.end();
+                // it may have heard in its last moment how the session ended: then this is an offer to somebody else
+                again = again.filter(|run| run.seen.iter().any(|e| e["continues"].is_string()));
+                if again.is_none() && end.exit == Some(130) {
+                    let known = Run::start(near.command(&["--json", "sessions", "--all"])).end();
+                    let session = &end.result["session_id"];
+                    let mut ends = known.events.iter().filter(|e| e["event"] == "session");
+                    assert!(ends.any(|e| e["session_id"] == *session && e["state"] == "completed"), "{known:#?}");
+                }
                 (end, was_old, Some(importer), again.map(Run::end))
             }
         };

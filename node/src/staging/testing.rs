@@ -82,7 +82,10 @@ pub(crate) fn reflinking(at: &Path, image: &Path) -> Option<Mounted> {
     };
     assert!(made.status.success());
     let mounted = std::process::Command::new("mount").args(["-o", "loop"]).args([image, at]).status();
-    assert!(mounted.expect("mount starts").success());
+    if !mounted.expect("mount starts").success() {
+        eprintln!("skipped: this kernel has no btrfs");
+        return None;
+    }
     Some(Mounted(at.to_owned()))
 }
 

@@ -146,8 +146,10 @@ async fn connection(mut client: TcpStream, fate: Fate, shared: Arc<Shared>) {
         let up = direction(from_client, to_server, fate.up, &shared.up);
         let down = direction(from_server, to_client, fate.down, &shared.down);
         tokio::select! {
-            ended = async { tokio::try_join!(up, down) } => ended.err().unwrap_or(How::Close),
+            // nothing passes that was sent after the order
+            biased;
             order = orders.recv() => order.unwrap_or(How::Close),
+            ended = async { tokio::try_join!(up, down) } => ended.err().unwrap_or(How::Close),
         }
     };
     while how == How::Silence {

@@ -40,7 +40,7 @@ use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::deliver::tell_results;
+pub(crate) use self::deliver::{tell_results, tell_within};
 
 use self::connect::{Established, Route};
 use self::control::ControlEvent;

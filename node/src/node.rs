@@ -282,6 +282,8 @@ pub enum ImportError {
     Applied {
         /// Where.
         target: PathBuf,
+        /// The exporter knows.
+        told: bool,
     },
     /// The ticket's session was aborted.
     #[error("the session of this ticket was ended for good, by one of the two devices")]

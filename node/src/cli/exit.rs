@@ -162,7 +162,14 @@ impl From<ImportError> for CliError {
             ImportError::Preflight(_) => (Exit::Preflight, "nothing was changed and the ticket is unused"),
             ImportError::Ticket => (Exit::TicketRefused, "copy the ticket again, as a whole"),
             ImportError::OtherTarget { .. } => (Exit::Usage, "receive into that directory to go on"),
-            ImportError::Applied { .. } => (Exit::TicketRefused, "to send it once more, make a new ticket with `send`"),
+            ImportError::Applied { told: true, .. } => (
+                Exit::TicketRefused,
+                "the other device knows it too; to send it once more, make a new ticket with `send`",
+            ),
+            ImportError::Applied { told: false, .. } => (
+                Exit::TicketRefused,
+                "the other device could not be told; `me-sync resume` tells it when it can be reached",
+            ),
             ImportError::Ended => {
                 (Exit::TicketRefused, "make a new ticket on the other device: me-sync send --new PATH")
             }

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     peer: Vec<PeerAddresses>,
 }
 
+/// How long the sending device is looked for, to tell it that its tree is in place.
+const TELL: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// Which of the two commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -49,7 +52,15 @@ pub(crate) enum Verb {
 pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
-    let known = choose(&book, args.session.as_deref(), verb, out)?;
+    let known = match choose(&book, args.session.as_deref(), verb, out) {
+        Ok(known) => known,
+        Err(error) => {
+            let named = args.session.as_deref().unwrap_or_default().to_lowercase();
+            let is_meant = |known: &&Known| known.is_unheard && known.session.to_string().starts_with(&named);
+            let unheard: Vec<_> = book.sessions.iter().filter(is_meant).collect();
+            return if unheard.is_empty() { Err(error) } else { tell(&unheard, globals, out, stop).await };
+        }
+    };
     announce(known, verb, out);
     match known.role {
         Role::Importer => import(known, &args, globals, out, stop).await,
@@ -102,6 +113,34 @@ fn over(known: &Known) -> CliError {
         None => format!("session {id} is over: {path} has arrived"),
     };
     CliError::usage(message, "begin a new one with `send` and `receive`")
+}
+
+/// The tree is in place; the sending device still waits to hear it.
+async fn tell(unheard: &[&Known], globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let node = globals.spawn(out, stop).await?;
+    let handle = node.handle();
+    let telling = async {
+        for known in unheard {
+            let (id, path) = (known.session.short(), human::path(&known.path));
+            let device = human::device(&known.device_name, &known.peer_id);
+            out.say(format_args!("session {id}: the tree is in place at {path}; telling {device}"));
+            if !stop.unless(handle.tell(known.session, TELL)).await?? {
+                let message = format!("{device} was not reached; the tree is in place here all the same");
+                return Err(CliError::new(
+                    Exit::PeerNotFound,
+                    message,
+                    "run this again while `me-sync send` waits there",
+                ));
+            }
+            out.say(format_args!("{device} knows it now"));
+        }
+        Ok(())
+    };
+    let result = telling.await;
+    node.shutdown().await;
+    result?;
+    out.success(serde_json::json!({ "told": unheard.len() }));
+    Ok(())
 }
 
 fn announce(known: &Known, verb: Verb, out: Out) {

@@ -35,7 +35,17 @@ pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
 }
 
 /// Tells the exporter how a session ended, in a task of its own, until it has heard or the node stops.
-pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: ImportRecord, failed: Option<Code>) {
+pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, record: ImportRecord, failed: Option<Code>) {
+    tokio::spawn(async move { tell(net, store, record, failed).await });
+}
+
+/// Tells the exporter of an applied session, and notes that it knows. False if it could not be told in this time.
+pub(crate) async fn tell_within(net: NetHandle, store: StoreHandle, record: ImportRecord, within: Duration) -> bool {
+    tokio::time::timeout(within, tell(net, store, record, None)).await.unwrap_or(false)
+}
+
+/// Tries until the exporter has heard; false if the node stops.
+async fn tell(net: NetHandle, store: StoreHandle, mut record: ImportRecord, failed: Option<Code>) -> bool {
     let route = Route {
         peer: record.peer,
         addresses: parse_addresses(&record.addresses),
@@ -44,21 +54,20 @@ pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, mut record: Impor
         max_lanes: MAX_LANES,
         max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
     };
-    tokio::spawn(async move {
-        let mut pause = FIRST_PAUSE;
-        while !connect::deliver(&net, &route, record.session, failed).await {
-            if net.is_stopped() {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    let mut pause = FIRST_PAUSE;
+    while !connect::deliver(&net, &route, record.session, failed).await {
+        if net.is_stopped() {
+            return false;
         }
-        tracing::info!(session = %record.session.short(), "the other device knows the result now");
-        record.told = true;
-        if let Err(e) = store.put_import(record).await
-            && e.code() != Code::NodeStopping
-        {
-            tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
-        }
-    });
+        tokio::time::sleep(pause).await;
+        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    }
+    tracing::info!(session = %record.session.short(), "the other device knows the result now");
+    record.told = true;
+    if let Err(e) = store.put_import(record).await
+        && e.code() != Code::NodeStopping
+    {
+        tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
+    }
+    true
 }

@@ -19,6 +19,36 @@ impl Failure {
         Self { code, message: message.to_owned(), hint: hint.to_owned() }
     }
 
+    /// What an exporter's core ends with comes from the importer, unless it concerns both. What is wrong over there
+    /// is told there; nothing of this device is meant.
+    pub(super) fn told_by_importer(code: Code) -> Self {
+        let concerns_both = matches!(
+            code,
+            Code::Aborted
+                | Code::Declined
+                | Code::NodeStopping
+                | Code::PeerGone
+                | Code::Timeout
+                | Code::SessionExpired
+                | Code::SessionUnknown
+                | Code::ManifestChanged
+                | Code::VersionMismatch
+                | Code::FrameTooLarge
+                | Code::FrameUnknown
+                | Code::FrameUnexpected
+                | Code::OffsetMismatch
+        );
+        if concerns_both {
+            return Self::of(code, Role::Exporter);
+        }
+        let (message, _) = words(code, Role::Importer);
+        Self {
+            code,
+            message: format!("the other device stopped: {message}"),
+            hint: "what to do is said there; then run `send` here again".to_owned(),
+        }
+    }
+
     /// A failure that a module described itself; its hint wins over the general one.
     pub(super) fn described(code: Code, message: impl ToString, hint: Option<String>, role: Role) -> Self {
         let hint = hint.unwrap_or_else(|| words(code, role).1.to_owned());
@@ -81,10 +111,16 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         Code::SessionExpired => {
             ("nobody used the ticket in time", "run `send` again; --expires makes a ticket last longer")
         }
+        Code::SessionUnknown if importer => (
+            "the other device does not know this session any more",
+            "run `me-sync send` there again and `me-sync receive` here with its new ticket: what arrived is used again",
+        ),
         Code::SessionUnknown => {
-            ("the other device does not know this session any more", "start `send` and `receive` again")
+            ("the other device does not know this session any more", "run `send` again and use its new ticket there")
         }
-        Code::Aborted => ("the migration was stopped", "nothing was changed; start again when you want"),
+        Code::Aborted => {
+            ("the migration was ended", "nothing was changed; a new one needs a new ticket from `me-sync send`")
+        }
         Code::Declined if importer => ("you declined", "nothing was changed"),
         Code::Declined => ("the other device declined", "ask its owner, then run `send` again"),
         Code::VersionMismatch => {

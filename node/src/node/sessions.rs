@@ -20,6 +20,8 @@ use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError};
 
 /// How long the other device has to hear that a session is ended.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a repeated import tries to tell the exporter that it is done.
+const TELL: Duration = Duration::from_secs(10);
 
 /// A session that can be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +176,20 @@ impl NodeHandle {
         self.resume_record(record, ticket, ask, addresses).await
     }
 
+    /// Tells the exporter of an applied session that it was, if nobody could yet. False if it was not reached within
+    /// this time, or there is nothing to tell.
+    ///
+    /// # Errors
+    /// The session store cannot be read.
+    pub async fn tell(&self, session: SessionId, within: Duration) -> Result<bool, StoreError> {
+        let record = self.store.import(session).await?;
+        let Some(record) = record.filter(|record| record.state == SessionStatus::Completed) else { return Ok(false) };
+        if record.told {
+            return Ok(true);
+        }
+        Ok(coordinator::tell_within(self.net.clone(), self.store.clone(), record, within).await)
+    }
+
     /// Ends a session that no job works on: the other device is told if it can be reached at once, and what is
     /// staged goes. Ending one that is over does nothing.
     ///
@@ -252,7 +268,12 @@ impl NodeHandle {
                 // the exporter may not have heard of the end, and would grant the same session again
                 SessionStatus::Ended if record.failed_code == Some(Code::Aborted) => return Err(ImportError::Ended),
                 SessionStatus::Ended => {}
-                SessionStatus::Completed => return Err(ImportError::Applied { target: record.target.clone() }),
+                SessionStatus::Completed => {
+                    let (session, target) = (record.session, record.target.clone());
+                    // whoever repeats the import may be here because the exporter still waits for its end
+                    let told = self.tell(session, TELL).await?;
+                    return Err(ImportError::Applied { target, told });
+                }
                 SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {
                     if record.target != target {
                         return Err(ImportError::OtherTarget { target: record.target.clone() });

@@ -245,7 +245,10 @@ impl Driver {
             Action::KeepNew => self.record(SessionState::Committed, None)?,
             Action::DeleteRetained => self.delete_retained(parent)?,
             Action::Close => {
-                self.outcome.get_or_insert(Outcome::Cleaned);
+                // where nothing was replaced, nothing is given up either
+                if self.journal.record().old.is_some() {
+                    self.outcome.get_or_insert(Outcome::Cleaned);
+                }
                 self.record(SessionState::Cleaned, self.journal.record().code)?;
                 return Ok(Some(End::Rest));
             }

@@ -45,6 +45,8 @@ pub(crate) struct Known {
     pub(crate) journal: Option<SessionRecord>,
     /// The process that works on it.
     pub(crate) live: Option<Live>,
+    /// The tree is in place, and the sending device has not heard of it.
+    pub(crate) is_unheard: bool,
 }
 
 /// How far a session is, for people.
@@ -125,6 +127,7 @@ impl Known {
             choices: None,
             journal: None,
             live: None,
+            is_unheard: record.state == SessionStatus::Completed && !record.told,
         }
     }
 
@@ -161,6 +164,7 @@ impl Known {
             choices: Some(record.choices),
             journal: None,
             live: None,
+            is_unheard: false,
         })
     }
 
@@ -187,6 +191,7 @@ impl Known {
             choices: None,
             journal: Some(record),
             live: None,
+            is_unheard: false,
         }
     }
 
@@ -214,6 +219,7 @@ impl Known {
             choices: None,
             journal: None,
             live: Some(live),
+            is_unheard: false,
         }
     }
 }

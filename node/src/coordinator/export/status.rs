@@ -35,7 +35,7 @@ impl ExportJob {
                     format!("{}; then run the same `send` again and `me-sync retry` on the other device", failure.hint);
                 Failure { hint, ..failure }
             }
-            _ => Failure::of(code, Role::Exporter),
+            _ => Failure::told_by_importer(code),
         }
     }
 

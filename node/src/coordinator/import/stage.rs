@@ -17,7 +17,7 @@ use super::{ImportJob, Session};
 use crate::api::{OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, Target, TargetFacts};
+use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, StateError, Target, TargetFacts};
 use crate::store::StoreError;
 
 /// Names of the top of the incoming tree that a review shows.
@@ -168,9 +168,22 @@ impl ImportJob {
         let info = SessionInfo { peer_name, peer_id: session.peer.to_string(), keep_old: staging::KEEP_OLD };
         let id = session.id;
         let (state, stop, copied) = (shared.state.clone(), self.stop_staging.clone(), self.local_bytes.clone());
+        let options = self.options.clone();
         self.off_thread(shared, JobEvent::Staged, move || {
-            let staging = Staging::create(target, manifest, id, &state, info).map_err(|e| described(e.code(), &e))?;
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let staging = match Staging::create(target, manifest.clone(), id, &state, info) {
+                Ok(staging) => staging,
+                // the store was lost, the journal was not: the ticket opened the same session again
+                Err(StageError::State(StateError::Exists { .. })) => {
+                    let staging = Staging::reopen(&state, id, &options, []).map_err(|e| described(e.code(), &e))?;
+                    if staging.manifest().sha256() != manifest.sha256() {
+                        return Err(Failure::of(Code::ManifestChanged, Role::Importer));
+                    }
+                    let found = staging.survey(threads, &stop, &copied).map_err(|e| described(e.code(), &e))?;
+                    return Ok((staging, found.ok));
+                }
+                Err(e) => return Err(described(e.code(), &e)),
+            };
             match staging.reuse(&state, threads, &stop, &copied) {
                 Ok(found) => Ok((staging, found)),
                 Err(e) => {

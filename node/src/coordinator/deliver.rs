@@ -59,6 +59,10 @@ async fn tell(net: NetHandle, store: StoreHandle, mut record: ImportRecord, fail
         if net.is_stopped() {
             return false;
         }
+        // another task may have been first, and the exporter is gone since
+        if store.import(record.session).await.is_ok_and(|now| now.is_some_and(|now| now.told)) {
+            return true;
+        }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
     }

@@ -10,7 +10,7 @@ use me_sync_node::staging::{Staging, StateDir, TargetOptions};
 use crate::image;
 use crate::ledger::survey;
 use crate::site::{Running, Site, Tree, finish};
-use crate::strace::{can_run, wait_for};
+use crate::strace::{can_run, kill_at, wait_for};
 
 const FILES: u64 = 50;
 const FILE_BYTES: u64 = 4 << 20;
@@ -83,4 +83,23 @@ fn an_exporter_killed_in_the_bulk_is_waited_for_and_goes_on() {
     succeeds(importer, "the importer");
     succeeds(exporter, "the exporter");
     assert_eq!(site.recovers("exporter killed and started again"), Tree::New);
+}
+
+// RELIABILITY F05, F79
+#[test]
+fn an_importer_killed_right_after_the_swap_tells_the_exporter_when_it_is_run_again() {
+    if !can_run() {
+        return;
+    }
+    let site = Site::new(20, true, None);
+    let (exporter, ticket) = site.send();
+    // the flush of the parent, after the exchange
+    let end = site.receive_traced_from(&ticket, "swap", &kill_at("fsync", 3), None);
+    assert!(end.was_killed(), "{} {}", end.stdout, end.stderr);
+    assert_eq!(site.standing("killed after the exchange"), Tree::New);
+    let again = finish(site.spawn_receive(&ticket));
+    assert_eq!(again.status.code(), Some(4), "{} {}", again.stdout, again.stderr);
+    assert!(again.stdout.contains("knows it too"), "{}", again.stdout);
+    succeeds(exporter, "the exporter");
+    assert_eq!(site.recovers("told"), Tree::New);
 }

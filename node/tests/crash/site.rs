@@ -163,8 +163,19 @@ impl Site {
     /// A migration whose thread at `point` is traced from there on.
     pub(crate) fn migrate_traced_from(&self, point: &str, injections: &[String], only: Option<&str>) -> End {
         let (_exporter, ticket) = self.send();
+        self.receive_traced_from(&ticket, point, injections, only)
+    }
+
+    /// As [`Self::migrate_traced_from`], from an exporter that is there.
+    pub(crate) fn receive_traced_from(
+        &self,
+        ticket: &str,
+        point: &str,
+        injections: &[String],
+        only: Option<&str>,
+    ) -> End {
         let file = self.root.join("pause");
-        let mut command = self.receive(&ticket, None);
+        let mut command = self.receive(ticket, None);
         command.env("ME_SYNC_TEST_PAUSE", format!("{point}:{}", file.display()));
         let mut child = Running(command.spawn().expect("receive starts"));
         let tid = wait_for("the pause (is the binary built with the feature test-hooks?)", || {

@@ -71,6 +71,8 @@ pub(super) struct ImportJob {
     last_word: LastWord,
     rate: RateMeter,
     failure: Option<Failure>,
+    /// What failed is on this device and can be mended: the session stays, whatever its code.
+    keeps: bool,
     /// Connects; ends by itself, soon after it is stopped.
     dialling: Option<(CancellationToken, JoinHandle<()>)>,
     /// Another session is to take this one's place, once nothing works on the staging tree any more.
@@ -189,6 +191,7 @@ impl ImportJob {
             last_word: LastWord::default(),
             rate: RateMeter::default(),
             failure: None,
+            keeps: false,
             dialling: None,
             superseding: false,
             is_over: false,

@@ -124,8 +124,19 @@ impl Shared {
 
 /// Whether a session is over because nobody went on with it, by whichever clock says so (DESIGN §6).
 fn expired(created: &LastSeen, last: &LastSeen) -> bool {
+    expired_by(created, last, &LastSeen::now())
+}
+
+/// As [`expired`], for a session that a job of this process waits for: a wall clock that is set right meanwhile ends
+/// nothing (RELIABILITY F68).
+fn expired_while_up(created: &LastSeen, last: &LastSeen) -> bool {
     let now = LastSeen::now();
-    last.idle(&now) > limits::SESSION_TTL || created.idle(&now) > limits::SESSION_LIFETIME
+    let by_boot = |then: &LastSeen| LastSeen { wall_ms: now.wall_ms, ..*then };
+    expired_by(&by_boot(created), &by_boot(last), &now)
+}
+
+fn expired_by(created: &LastSeen, last: &LastSeen, now: &LastSeen) -> bool {
+    last.idle(now) > limits::SESSION_TTL || created.idle(now) > limits::SESSION_LIFETIME
 }
 
 /// What tasks report.
@@ -144,7 +155,7 @@ enum JobEvent {
     /// Exporter: the source is hashed.
     Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
     /// Exporter: a control stream came in and is acknowledged.
-    ControlAccepted(Box<Stream>),
+    ControlAccepted(SessionId, PeerId, Box<Stream>),
     /// Something on the control stream of this conversation.
     Control(u32, ControlEvent),
     /// Importer: a try to connect ended.
@@ -442,6 +453,15 @@ impl Coordinator {
         }
     }
 
+    fn stopped_by_peer(&mut self, job: JobId) {
+        match self.jobs.get_mut(&job) {
+            Some(Job::Import(import)) => {
+                import.stopped_by_peer(Failure::of(Code::Aborted, Role::Importer), &self.shared);
+            }
+            Some(Job::Export(_)) | None => self.stop(job, Code::Aborted),
+        }
+    }
+
     fn admit(&mut self) -> Result<JobId, Code> {
         if self.shutdown.is_some() {
             return Err(Code::NodeStopping);
@@ -596,7 +616,8 @@ impl Coordinator {
                 tokio::spawn(async move {
                     let mut stream = stream;
                     if streams::accept(&mut stream).await.is_ok() {
-                        events.send(Event::Job(id, JobEvent::ControlAccepted(Box::new(stream)))).await.ok();
+                        let accepted = JobEvent::ControlAccepted(hello.session_id, peer, Box::new(stream));
+                        events.send(Event::Job(id, accepted)).await.ok();
                     }
                 });
             }
@@ -622,7 +643,12 @@ impl Coordinator {
             view.outcome = Some(outcome);
         });
         // one that was put aside goes on by its record: its end is still to come
-        let is_kept = matches!(job.view().borrow().outcome, Some(Outcome::Failed { code: Code::NodeStopping, .. }));
+        let is_kept = match &job {
+            Job::Export(export) => !export.record().state.is_over() && export.record().peer.is_some(),
+            Job::Import(_) => {
+                matches!(job.view().borrow().outcome, Some(Outcome::Failed { code: Code::NodeStopping, .. }))
+            }
+        };
         if let Some((session, peer)) = job.party().filter(|_| !is_kept) {
             self.ended.truncate(REMEMBERED - 1);
             self.ended.push_front((session, peer, state_of(&view.borrow())));
@@ -662,7 +688,12 @@ impl Job {
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
         JobEvent::Hashed(result) => job.hashed(*result, shared),
-        JobEvent::ControlAccepted(stream) => job.opened(*stream, shared),
+        // while it was acknowledged the job may have come to serve another session
+        JobEvent::ControlAccepted(session, peer, stream) => {
+            if job.session() == Some((session, peer)) && job.takes_control() {
+                job.opened(*stream, shared);
+            }
+        }
         JobEvent::Control(conversation, event) => job.control(conversation, event, shared),
         JobEvent::Established(_)
         | JobEvent::Checked(_)
@@ -687,7 +718,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::ControlAccepted(_) | JobEvent::Finished(_) => {
+        JobEvent::Hashed(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

@@ -421,7 +421,7 @@ impl NodeHandle {
     }
 
     /// Imports with a ticket. The target is resolved, locked and checked before anything is sent. A ticket whose
-    /// session is unfinished goes on with it.
+    /// session is unfinished goes on with it, by these options.
     ///
     /// # Errors
     /// See [`ImportError`].
@@ -438,7 +438,7 @@ impl NodeHandle {
             drop(target);
             let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            return Ok(self.resume_record(record, ticket, ask, more).await?);
+            return Ok(self.resume_record(record, ticket, target_options, ask, more).await?);
         }
         let plan = ImportPlan {
             target,

@@ -51,6 +51,7 @@ mod verify;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use error::shown;
 pub use error::{ApplyError, PreflightError, RollbackError, StageError, StateError};
 pub use file::{StagedFile, StagingWriter};
 pub use flush::Checkpointer;

@@ -23,8 +23,10 @@ pub(crate) fn tell_results(net: NetHandle, store: StoreHandle) {
         for record in records {
             let failed = match (record.state, record.failed_code) {
                 (SessionStatus::Completed, _) => None,
-                // somebody ended it while the exporter was not there
-                (SessionStatus::Ended, Some(Code::Aborted)) => Some(Code::Aborted),
+                // the exporter ended these itself
+                (_, Some(Code::ManifestChanged | Code::SessionExpired | Code::SessionUnknown)) => continue,
+                // it was ended while the exporter was not there
+                (SessionStatus::Ended, Some(code)) => Some(code),
                 _ => continue,
             };
             if !record.told && !expired(&record.created, &record.last) {

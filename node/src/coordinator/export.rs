@@ -422,9 +422,14 @@ impl ExportJob {
         let state = match outcome {
             Ok(()) => SessionStatus::Completed,
             // what failed may be mended; the importer keeps what it has
-            Err(Code::RetryExhausted | Code::HashMismatch | Code::SourceChanged | Code::SourceUnreadable) => {
-                SessionStatus::Failed
-            }
+            Err(
+                Code::RetryExhausted
+                | Code::HashMismatch
+                | Code::SourceChanged
+                | Code::SourceUnreadable
+                | Code::ManifestMismatch
+                | Code::TargetChanged,
+            ) => SessionStatus::Failed,
             Err(_) => SessionStatus::Ended,
         };
         self.end(outcome, Some(state), shared);

@@ -13,6 +13,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use libp2p::PeerId;
 use me_sync_protocol::ids::{EntryIndex, Moment, SessionId};
@@ -29,15 +30,18 @@ use self::link::Link;
 use self::stage::Checkpoints;
 use super::connect::Route;
 use super::explain::Failure;
-use super::{Shared, expired};
+use super::{Shared, expired_while_up};
 use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
-use crate::clock::RateMeter;
+use crate::clock::{LastSeen, RateMeter};
 use crate::staging::{Staging, Target, TargetOptions};
 use crate::store::ImportRecord;
 use crate::transfer::LaneMeter;
 
 pub(super) use self::apply::Swap;
 pub(super) use self::stage::{Checked, Opened, Staged};
+
+/// How often a session that is at work is noted to be alive.
+const TOUCH: Duration = Duration::from_secs(60);
 
 /// One import.
 #[derive(Debug)]
@@ -71,10 +75,16 @@ pub(super) struct ImportJob {
     last_word: LastWord,
     rate: RateMeter,
     failure: Option<Failure>,
+    /// What failed is on this device and can be mended: the session stays, whatever its code.
+    keeps: bool,
     /// Connects; ends by itself, soon after it is stopped.
     dialling: Option<(CancellationToken, JoinHandle<()>)>,
     /// Another session is to take this one's place, once nothing works on the staging tree any more.
     superseding: bool,
+    /// The ticket is being redeemed for the session that takes the place of this one.
+    redeeming: bool,
+    /// The session ended by the exporter's word: it need not be told.
+    told_by_peer: bool,
     is_over: bool,
 }
 
@@ -189,8 +199,11 @@ impl ImportJob {
             last_word: LastWord::default(),
             rate: RateMeter::default(),
             failure: None,
+            keeps: false,
             dialling: None,
             superseding: false,
+            redeeming: false,
+            told_by_peer: false,
             is_over: false,
         }
     }
@@ -203,6 +216,16 @@ impl ImportJob {
         self.is_over
     }
 
+    /// The exporter ends the session.
+    pub(super) fn stopped_by_peer(&mut self, failure: Failure, shared: &Shared) {
+        self.told_by_peer = true;
+        self.stop(failure, shared);
+    }
+
+    pub(super) fn is_applying(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.core.is_applying())
+    }
+
     /// Ends the import for good, unless the swap has begun.
     pub(super) fn stop(&mut self, failure: Failure, shared: &Shared) {
         if self.is_over {
@@ -211,11 +234,12 @@ impl ImportJob {
         let code = failure.code;
         match &self.session {
             Some(session) if session.core.is_applying() => self.last_word.say(Word::Abort),
-            Some(_) => {
+            // a core that is over, or about to be replaced, ends nothing any more
+            Some(session) if !self.superseding && !self.redeeming && !session.core.phase().is_final() => {
                 self.failure.get_or_insert(failure);
                 self.input(Input::Stop(code), shared);
             }
-            None => {
+            Some(_) | None => {
                 self.failure.get_or_insert(failure);
                 self.finish(Err(code), shared);
             }
@@ -243,6 +267,7 @@ impl ImportJob {
         if self.is_over {
             return;
         }
+        self.touch_if_due(shared);
         if self.has_expired() {
             return self.stop(Failure::of(Code::SessionExpired, Role::Importer), shared);
         }
@@ -301,6 +326,21 @@ impl ImportJob {
     fn has_expired(&self) -> bool {
         // bytes that move put the end off; a swap is never interrupted
         let at_rest = self.session.as_ref().is_none_or(|s| !s.link.is_up() && !s.core.is_applying());
-        at_rest && self.record.as_ref().is_some_and(|record| expired(&record.created, &record.last))
+        at_rest && !self.is_staging && self.record.as_ref().is_some_and(|r| expired_while_up(&r.created, &r.last))
+    }
+
+    /// A session that is at work is noted to be alive, in the store and beside the journal: one large file may take
+    /// longer than a session that nobody goes on with lives.
+    fn touch_if_due(&mut self, shared: &Shared) {
+        let at_work = self.is_staging || self.session.as_ref().is_some_and(|s| s.link.is_up() || s.core.is_applying());
+        let idle = |record: &ImportRecord| record.last.idle(&LastSeen::now()) >= TOUCH;
+        if !at_work || !self.record.as_ref().is_some_and(idle) {
+            return;
+        }
+        self.record_progress(shared);
+        if let Some(staging) = &self.staging {
+            let checkpointer = staging.checkpointer();
+            tokio::task::spawn_blocking(move || checkpointer.touch());
+        }
     }
 }

@@ -31,9 +31,12 @@ impl Coordinator {
             Request::Result(result) => self.result(peer, result, reply),
             Request::Abort(abort) => {
                 let found = self.jobs.iter().find(|(_, job)| job.session() == Some((abort.session_id, peer)));
+                let is_applying = matches!(found, Some((_, Job::Import(job))) if job.is_applying());
                 match found.map(|(id, _)| *id) {
+                    // 5.7-4, 6.6-1: an apply goes on whatever the exporter says
+                    Some(_) if is_applying => reply.send(Response::Done),
                     Some(id) => {
-                        self.stop(id, Code::Aborted);
+                        self.stopped_by_peer(id);
                         reply.send(Response::Done);
                     }
                     // asked again, the answer is the same
@@ -82,6 +85,10 @@ impl Coordinator {
         let granted = Response::Granted(redeemed.granted.clone());
         let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job) else { return };
         if !redeemed.is_new {
+            // the ticket of an earlier session, while the job serves another importer
+            if job.session() != Some((redeemed.granted.session_id, peer)) {
+                return reply.send(Response::Refused(Code::NotOffered));
+            }
             job.granted_again();
             return reply.send(granted);
         }

@@ -61,9 +61,11 @@ async fn read_greeting(inbound: InboundStream, permit: OwnedSemaphorePermit, eve
     }
 }
 
-/// Takes the stream.
+/// Takes the stream. A peer that does not take the answer in time has lost it.
 pub(super) async fn accept(stream: &mut Stream) -> std::io::Result<()> {
-    FrameWriter::new(stream).send(&Frame::Ack(Ack { refused: None })).await
+    let mut writer = FrameWriter::new(stream);
+    let answer = Frame::Ack(Ack { refused: None });
+    timeout(ACK_TIMEOUT, writer.send(&answer)).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Refuses the stream by name, in a task of its own.

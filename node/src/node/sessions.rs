@@ -16,7 +16,7 @@ use crate::coordinator::{self, ResumePlan};
 use crate::net::parse_addresses;
 use crate::source::Source;
 use crate::staging::{self, StageError, TargetOptions};
-use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError};
+use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError, TargetChoices};
 
 /// How long the other device has to hear that a session is ended.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -173,7 +173,13 @@ impl NodeHandle {
         // whoever began it agreed to replace the target, unless the question was still open
         let ask = record.manifest.is_none();
         let ticket = Ticket::parse(record.ticket_text.expose())?;
-        self.resume_record(record, ticket, ask, addresses).await
+        let options = TargetOptions {
+            allow_home: record.choices.allow_home,
+            fail_if_changed: record.choices.fail_if_changed,
+            keep_world_writable: record.choices.keep_world_writable,
+            forbidden: vec![self.config.state_dir.clone()],
+        };
+        self.resume_record(record, ticket, options, ask, addresses).await
     }
 
     /// Tells the exporter of an applied session that it was, if nobody could yet. False if it was not reached within
@@ -284,10 +290,12 @@ impl NodeHandle {
         Ok(imports.into_iter().rfind(|record| !record.state.is_over() && record.target == target))
     }
 
+    /// Goes on with what is on record. `target_options` are what counts from now on, and are recorded.
     pub(super) async fn resume_record(
         &self,
-        record: ImportRecord,
+        mut record: ImportRecord,
         ticket: Ticket,
+        target_options: TargetOptions,
         ask: bool,
         more: Vec<Multiaddr>,
     ) -> Result<JobHandle, ResumeError> {
@@ -298,11 +306,11 @@ impl NodeHandle {
                 addresses.push(address);
             }
         }
-        let target_options = TargetOptions {
-            allow_home: record.choices.allow_home,
-            fail_if_changed: record.choices.fail_if_changed,
-            keep_world_writable: record.choices.keep_world_writable,
-            forbidden: vec![self.config.state_dir.clone()],
+        record.choices = TargetChoices {
+            allow_home: target_options.allow_home,
+            fail_if_changed: target_options.fail_if_changed,
+            keep_world_writable: target_options.keep_world_writable,
+            transport: record.choices.transport,
         };
         let (peer, transport) = (record.peer, record.choices.transport);
         let plan = ResumePlan { ticket, peer, target_options, ask, addresses, transport };

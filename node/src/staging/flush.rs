@@ -62,6 +62,13 @@ impl Checkpointer {
         Self { stamps, flush, activity }
     }
 
+    /// Notes that somebody works on the session, without a flush. Blocking.
+    pub fn touch(&self) {
+        if let Err(err) = self.activity.record() {
+            tracing::warn!(error = %err, "the activity of the session is not recorded");
+        }
+    }
+
     /// Flushes the disk, then tells how those of `entries` look that were finished before: what the durable
     /// ledger may note. Blocking, possibly for minutes.
     ///

@@ -31,6 +31,16 @@ pub enum SealError {
         #[source]
         error: StageError,
     },
+    /// Something stands in the tree that does not belong there. Nothing is removed: the tree can be suspended, and
+    /// completed once that is gone.
+    #[error("something else is in the staging tree {}", shown(&.staging.path()))]
+    Foreign {
+        /// The tree. Its writers are of no use any more.
+        staging: Box<Staging>,
+        /// What is there, and where.
+        #[source]
+        error: StageError,
+    },
     /// It cannot be completed; the staging tree is discarded.
     #[error(transparent)]
     Failed(#[from] StageError),
@@ -40,7 +50,7 @@ impl SealError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Unstaged { error, .. } | Self::Failed(error) => error.code(),
+            Self::Unstaged { error, .. } | Self::Foreign { error, .. } | Self::Failed(error) => error.code(),
         }
     }
 }
@@ -56,8 +66,8 @@ impl Staging {
     /// flush. `progress` hears the number of entries checked. Blocking, possibly for minutes.
     ///
     /// # Errors
-    /// Files are missing or wrong: they can be received again. Or the tree is not the manifest's in another way,
-    /// or the disk did not confirm: the staging tree is discarded then.
+    /// Files are missing or wrong: they can be received again. Or something stands there that does not belong
+    /// there: the tree is given back as it is. Or the disk did not confirm: the staging tree is discarded then.
     pub fn seal(mut self, progress: &mut dyn FnMut(u32)) -> Result<SealedStaging, SealError> {
         #[cfg(feature = "test-hooks")]
         super::pause::at("seal");
@@ -67,6 +77,7 @@ impl Staging {
                 Ok(staging) => Err(SealError::Unstaged { staging: Box::new(staging), entries, error }),
                 Err((staging, err)) => Err(SealError::Failed(staging.fail(err))),
             },
+            Err(error @ StageError::Mismatch { .. }) => Err(SealError::Foreign { staging: Box::new(self), error }),
             Err(err) => Err(SealError::Failed(self.fail(err))),
         }
     }

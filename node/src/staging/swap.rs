@@ -76,8 +76,8 @@ impl SealedStaging {
     /// Swaps the trees. Blocking; never leaves anything but the old or the new tree at the target.
     ///
     /// # Errors
-    /// See [`ApplyError`]. Unless it is a conflict or the outcome is unknown, the staging tree is gone then and
-    /// the target is what it was.
+    /// See [`ApplyError`]. The target is what it was, unless the outcome is unknown. The staging tree is gone then,
+    /// but for a conflict, and for a target that changed: that session can be reopened.
     pub fn apply(self, proof: ReadyToApply, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
         // the proof is for one manifest, and so is the tree
         if proof.manifest_sha256() != self.manifest {
@@ -93,6 +93,12 @@ impl SealedStaging {
         match self.site.swap_in(hooks) {
             Ok(()) => Ok(self.site.into_applied()),
             Err(err) => {
+                if let ApplyError::Changed { .. } = err {
+                    // no intent was recorded: whoever goes on with it decides anew
+                    if let Err(left) = self.site.journal.update(|r| r.code = Some(err.code())) {
+                        tracing::warn!(error = %left, "the pause of the session is not recorded");
+                    }
+                }
                 if err.is_clean() {
                     let path = self.site.staging_path();
                     if let Err(left) = self.site.discard(err.code()) {

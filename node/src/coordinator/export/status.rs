@@ -35,6 +35,18 @@ impl ExportJob {
                     format!("{}; then run the same `send` again and `me-sync retry` on the other device", failure.hint);
                 Failure { hint, ..failure }
             }
+            // what it received is right, or its session would have ended before the tree was complete
+            Code::ManifestMismatch if unknown => Failure {
+                code,
+                message: "the other device found something in its staging directory that is not of this tree"
+                    .to_owned(),
+                hint: "nothing was replaced there; it says what to remove, then run the same `send` again".to_owned(),
+            },
+            Code::TargetChanged => {
+                let failure = Failure::of(code, Role::Exporter);
+                let hint = "nothing was replaced there; run the same `send` again when the other device is to go on";
+                Failure { hint: hint.to_owned(), ..failure }
+            }
             _ => Failure::told_by_importer(code),
         }
     }

@@ -1,5 +1,6 @@
 //! The import's end: verify and swap, or let go; keep or remove what is staged; tell the exporter; tell the person.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::coordinator::connect::{self, Route};
 use crate::coordinator::deliver;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, ApplyError, SealError, Staging};
+use crate::staging::{self, ApplyError, SealError, StageError, Staging};
 use crate::store::Write;
 
 /// How long the end of an applied session may wait for the exporter to hear of it.
@@ -31,8 +32,20 @@ pub(in crate::coordinator) enum Swap {
     Done(Result<Completion, Failure>),
     /// Staged files are gone or wrong: they have to come again.
     Unstaged(Box<Staging>, Vec<me_sync_protocol::ids::EntryIndex>),
+    /// Something on this device stands in the way that a person can clear. What is staged stays for a later try; the
+    /// tree comes along unless it is suspended already.
+    Refused(Option<Box<Staging>>, Obstacle),
     /// A stop was asked for before the swap began; the tree stays as it is.
     Stopped,
+}
+
+/// See [`Swap::Refused`].
+#[derive(Debug)]
+pub(in crate::coordinator) enum Obstacle {
+    /// Somebody put this into the staging directory.
+    Foreign { error: StageError, staging: PathBuf },
+    /// The target changed, and that was to be refused.
+    Changed(ApplyError),
 }
 
 impl ImportJob {
@@ -79,7 +92,23 @@ impl ImportJob {
                 if let Some((session, _)) = self.party {
                     shared.write_later(Write::ForgetDurable(session, entries.clone()));
                 }
-                return self.input(Input::Unstaged(entries), shared);
+                match self.last_word.get() {
+                    Word::GoOn => return self.input(Input::Unstaged(entries), shared),
+                    Word::Suspend => {
+                        let failure = Failure::of(Code::NodeStopping, Role::Importer);
+                        let failure = Failure { hint: self.how_to_resume(), ..failure };
+                        return self.end(failure.into_outcome(), Left::Kept, shared);
+                    }
+                    Word::Abort => return self.finish(Err(Code::Aborted), shared),
+                }
+            }
+            Swap::Refused(staging, obstacle) => {
+                self.staging = staging.map(|staging| *staging);
+                let failure = self.in_the_way(&obstacle);
+                let code = failure.code;
+                self.failure = Some(failure);
+                self.keeps = true;
+                Err(code)
             }
             Swap::Stopped => {
                 let failure = Failure::of(Code::NodeStopping, Role::Importer);
@@ -88,6 +117,30 @@ impl ImportJob {
             }
         };
         self.input(Input::Applied(verdict), shared);
+    }
+
+    fn in_the_way(&self, obstacle: &Obstacle) -> Failure {
+        match obstacle {
+            Obstacle::Foreign { error, staging } => {
+                let what = match error {
+                    StageError::Mismatch { path, why } => format!("{path} {why}"),
+                    error => crate::errors::chain(error).to_string(),
+                };
+                let dir = staging::shown(staging);
+                Failure {
+                    code: error.code(),
+                    message: format!("something on this device changed the staging directory {dir}: {what}"),
+                    hint: format!("nothing was replaced, and what arrived is kept; remove it, {}", self.how_to_retry()),
+                }
+            }
+            Obstacle::Changed(error) => Failure {
+                code: error.code(),
+                message: crate::errors::chain(error).to_string(),
+                hint: "what arrived is kept; start `send` there again, then `me-sync receive` with the same ticket \
+                       without --fail-if-changed applies what is here"
+                    .to_owned(),
+            },
+        }
     }
 
     /// The tree of an earlier process cannot be opened.
@@ -112,12 +165,15 @@ impl ImportJob {
             Err(code) => {
                 let mut failure = self.failure.take().unwrap_or_else(|| self.explain(code));
                 let left = match code {
+                    code if self.keeps => Left::Failed(code),
                     Code::RetryExhausted | Code::HashMismatch => {
                         failure.hint = format!("{}; {}", failure.hint, self.how_to_retry());
                         Left::Failed(code)
                     }
                     // the exporter's side may be mended: what came so far is good for the next session
                     Code::SourceChanged | Code::SourceUnreadable | Code::NodeStopping => Left::Failed(code),
+                    // what is at the target now is for the next start to say
+                    Code::DurabilityUnknown | Code::TargetConflict => Left::Kept,
                     code => Left::Nothing(code),
                 };
                 self.end(failure.into_outcome(), left, shared);
@@ -160,6 +216,7 @@ impl ImportJob {
         let (staging, target, dialling) = (self.staging.take(), self.target.take(), self.dialling.take());
         let route = Route { timeout: DELIVERY, ..self.route.clone() };
         let record = self.record.clone();
+        let told_by_peer = self.told_by_peer;
         let (events, id, net, store) = (shared.events.clone(), self.id, shared.net.clone(), shared.store.clone());
         tokio::spawn(async move {
             if let Some((_, dialling)) = dialling {
@@ -183,6 +240,12 @@ impl ImportJob {
             });
             if let Err(e) = cleaned.await {
                 tracing::error!(error = %e, "cleaning up after a session failed");
+            }
+            if let (Left::Nothing(code), Some(record)) = (left, &record)
+                && !told_by_peer
+            {
+                // whatever it was told on its streams may have been lost with them
+                deliver::keep_telling(net.clone(), store.clone(), record.clone(), Some(code));
             }
             let mut outcome = outcome;
             if let (Left::Applied, Some(mut record)) = (left, record) {
@@ -236,6 +299,14 @@ fn verify_and_swap(
     let sealed = match staging.seal(&mut |_| {}) {
         Ok(sealed) => sealed,
         Err(SealError::Unstaged { staging, entries, .. }) => return Swap::Unstaged(staging, entries),
+        Err(SealError::Foreign { staging, error }) => {
+            if last_word.get() == Word::Abort {
+                discard(*staging, Code::Aborted);
+                return Swap::Done(Err(Failure::of(Code::Aborted, Role::Importer)));
+            }
+            let path = staging.path();
+            return Swap::Refused(Some(staging), Obstacle::Foreign { error, staging: path });
+        }
         Err(SealError::Failed(e)) => return Swap::Done(Err(described(e.code(), &e))),
     };
     match last_word.get() {
@@ -257,6 +328,7 @@ fn verify_and_swap(
     let swapped = staging::on_apply_thread(move || sealed.apply(proof, &mut hooks));
     let mut applied = match swapped {
         Ok(applied) => applied,
+        Err(e @ ApplyError::Changed { .. }) => return Swap::Refused(None, Obstacle::Changed(e)),
         Err(e) => return Swap::Done(Err(described(e.code(), &e))),
     };
     if let Err(e) = applied.commit() {

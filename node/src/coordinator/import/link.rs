@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use me_sync_protocol::file::LaneReceiver;
+use me_sync_protocol::frame::Frame;
 use me_sync_protocol::ids::Moment;
 use me_sync_protocol::importer::{Importer, Input};
 use me_sync_protocol::message::Granted;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{ImportJob, Left, Session};
+use crate::api::Role;
 use crate::coordinator::connect::{self, Entry, Established, Key};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
@@ -126,12 +128,12 @@ impl ImportJob {
             return;
         }
         match &self.record {
-            Some(record) => {
+            Some(record) if !self.redeeming => {
                 let secret = record.grant.resume_secret.clone();
                 self.dial(Key::Session { id: session.id, secret, holds: session.core.holds() }, TRY, shared);
             }
             // this session is given up already, and the one that takes its place is not granted yet
-            None => self.dial_first(shared),
+            Some(_) | None => self.dial_first(shared),
         }
     }
 
@@ -156,7 +158,6 @@ impl ImportJob {
                     Code::SessionUnknown
                     | Code::SessionExpired
                     | Code::TicketInvalid
-                    | Code::PeerMismatch
                     | Code::VersionMismatch
                     | Code::Aborted
                     | Code::Declined => self.given_up(failure, shared),
@@ -183,6 +184,7 @@ impl ImportJob {
             code => Left::Failed(code),
         };
         self.failure = Some(failure.clone());
+        self.told_by_peer = true;
         self.end(failure.into_outcome(), left, shared);
     }
 
@@ -201,6 +203,11 @@ impl ImportJob {
                 }
             }
             (Entry::Resumed(_), None) => return tracing::error!("resumed a session that is not there"),
+            (Entry::Granted(granted), Some(session)) if session.id == granted.session_id && self.redeeming => {
+                // the exporter says in one breath that the session is over and that it is not
+                let failure = Failure::of(Code::ManifestChanged, Role::Importer);
+                return self.end(failure.into_outcome(), Left::Failed(Code::ManifestChanged), shared);
+            }
             (Entry::Granted(granted), Some(session)) if session.id == granted.session_id => {
                 (session.lanes, session.max_chunk) = (granted.lanes, granted.max_chunk);
             }
@@ -227,6 +234,8 @@ impl ImportJob {
             view.source_name = Some(granted.source_name.clone());
         });
         self.party = Some((id, peer));
+        self.redeeming = false;
+        self.forget_record(shared);
         let before = self.session.take();
         self.session = Some(Session {
             id,
@@ -352,7 +361,10 @@ impl ImportJob {
             return;
         }
         match event {
-            ControlEvent::Frame(frame) => self.input(Input::Frame(frame), shared),
+            ControlEvent::Frame(frame) => {
+                self.told_by_peer |= matches!(frame, Frame::Abort(_));
+                self.input(Input::Frame(frame), shared);
+            }
             ControlEvent::Room => self.pump(shared),
             ControlEvent::Closed => self.input(Input::Lost, shared),
             ControlEvent::Violation(code) => self.input(Input::LaneViolation(control::violation(code)), shared),

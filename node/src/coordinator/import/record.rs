@@ -97,6 +97,7 @@ impl ImportJob {
             Left::Failed(code) => (SessionStatus::Failed, Some(code)),
             Left::Nothing(code) => (SessionStatus::Ended, Some(code)),
         };
+        record.told |= self.told_by_peer;
         let session = record.session;
         self.put(shared);
         shared.write_later(Write::PutFailures(session, self.failure_records()));

@@ -177,7 +177,8 @@ impl ImportJob {
                 Err(StageError::State(StateError::Exists { .. })) => {
                     let staging = Staging::reopen(&state, id, &options, []).map_err(|e| described(e.code(), &e))?;
                     if staging.manifest().sha256() != manifest.sha256() {
-                        return Err(Failure::of(Code::ManifestChanged, Role::Importer));
+                        let what = "the state directory holds another tree under this session";
+                        return Err(Failure::described(Code::StateCorrupt, what, None, Role::Importer));
                     }
                     let found = staging.survey(threads, &stop, &copied).map_err(|e| described(e.code(), &e))?;
                     return Ok((staging, found.ok));
@@ -325,7 +326,6 @@ impl ImportJob {
         if !self.superseding || self.is_staging || draining || self.is_over {
             return;
         }
-        self.forget_record(shared);
         match (self.staging.take(), &self.target) {
             (None, Some(_)) => self.superseded(shared),
             (None, None) => {} // the target is being looked at, and comes back
@@ -349,7 +349,7 @@ impl ImportJob {
     }
 
     fn superseded(&mut self, shared: &Shared) {
-        self.superseding = false;
+        (self.superseding, self.redeeming) = (false, true);
         self.checkpoints = Checkpoints::default();
         self.details.clear();
         self.view.send_modify(|view| view.review = None);

@@ -22,8 +22,9 @@ pub enum ApplyError {
         /// The target.
         target: PathBuf,
     },
-    /// The target was edited meanwhile and the caller wanted to refuse that. The target is untouched.
-    #[error("{} changed while the data came in; look at it and start again", shown(.target))]
+    /// The target was edited meanwhile and the caller wanted to refuse that. The target is untouched, and the
+    /// session can be reopened.
+    #[error("{} changed while the data came in, so it was not replaced", shown(.target))]
     Changed {
         /// The target.
         target: PathBuf,
@@ -116,17 +117,17 @@ impl ApplyError {
         }
     }
 
-    /// The target is exactly what it was, and the staging tree can go.
+    /// The target is exactly what it was, and the staging tree is to go.
     pub(crate) fn is_clean(&self) -> bool {
         match self {
             Self::Aborted { .. }
             | Self::Unproven { .. }
-            | Self::Changed { .. }
             | Self::Preflight(_)
             | Self::Journal(_)
             | Self::UnsupportedFs { .. }
             | Self::Swap { .. } => true,
-            Self::Conflict { .. }
+            Self::Changed { .. }
+            | Self::Conflict { .. }
             | Self::DurabilityUnknown { .. }
             | Self::Health { .. }
             | Self::HealthStuck { .. }

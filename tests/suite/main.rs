@@ -5,6 +5,7 @@ mod hostile_exporter;
 mod hostile_importer;
 mod isolation;
 mod retry;
+mod review;
 mod support;
 mod tickets;
 mod transfer;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::{Code, FailureReason};
 
-use super::super::testing::{Place, SMALL, Thing, image, is_root, manifest, remove, tmpfs};
+use super::super::testing::{Place, SMALL, Thing, image, is_root, manifest, remove, survey, tmpfs};
 use super::super::{
     PreflightError, RollbackError, SealError, SessionInfo, Staging, Target, TargetOptions, recover, rollback,
 };
@@ -141,7 +141,17 @@ fn edits_during_the_transfer_are_kept_and_told_or_refused_on_request() {
     fs::write(place.target().join("old/edit"), "mine").unwrap();
     assert_eq!(ready.swap(&mut ()).unwrap_err().code(), Code::TargetChanged);
     assert_eq!(fs::read(place.target().join("old/edit")).unwrap(), b"mine");
-    assert_eq!(place.names(), ["t"]);
+    assert_eq!(place.states(), [SessionState::Verified], "no intent stays behind");
+    assert_eq!(recover(&place.state, std::time::SystemTime::now()), []);
+    assert_eq!(fs::read(place.target().join("old/edit")).unwrap(), b"mine");
+    assert_eq!(place.names().len(), 2, "the new tree is kept: {:?}", place.names());
+
+    let id = place.state.ids().unwrap()[0];
+    let staging = Staging::reopen(&place.state, id, &TargetOptions::default(), []).unwrap();
+    survey(&staging);
+    let applied = staging.seal(&mut |_| ()).unwrap().swap(&mut ()).unwrap();
+    assert!(applied.target_changed && place.target().join("run").exists());
+    assert_eq!(fs::read(applied.retained.unwrap().join("old/edit")).unwrap(), b"mine");
 }
 
 // RELIABILITY F74, F16
@@ -235,11 +245,15 @@ fn anything_planted_in_staging_is_found_and_nothing_is_applied() {
         let before = image(&place.target(), true);
         let staging = place.staged(1, SMALL);
         plant(&staging.path());
+        let planted = staging.path();
         let err = staging.seal(&mut |_| ()).unwrap_err();
         assert_eq!(err.code(), Code::ManifestMismatch, "{what}: {err}");
         assert_eq!(image(&place.target(), true), before);
-        assert!(!place.names().iter().any(|n| n.starts_with(".me-sync")), "{what}: staging is gone");
-        assert_eq!(place.states(), [SessionState::Failed]);
+        let SealError::Foreign { staging, .. } = err else { panic!("{what}: {err}") };
+        staging.keep_failed(Code::ManifestMismatch);
+        assert!(planted.join("a/b/deep").exists(), "{what}: what was received is kept");
+        assert_eq!(place.states(), [SessionState::Receiving]);
+        assert_eq!(recover(&place.state, std::time::SystemTime::now()), []);
     }
 }
 

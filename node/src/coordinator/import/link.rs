@@ -158,6 +158,8 @@ impl ImportJob {
                     Code::SessionUnknown
                     | Code::SessionExpired
                     | Code::TicketInvalid
+                    // RELIABILITY F65: said by name; the session stays for `resume`
+                    | Code::PeerMismatch
                     | Code::VersionMismatch
                     | Code::Aborted
                     | Code::Declined => self.given_up(failure, shared),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use me_sync_protocol::ids::Moment;
+use me_sync_protocol::limits;
 use minicbor::{Decode, Encode};
 
 /// Gives [`Moment`]s since the node started. Time in which the device slept counts.
@@ -76,6 +77,11 @@ impl LastSeen {
         };
         Duration::from_millis(by_wall.max(by_boot))
     }
+}
+
+/// Whether a session is over by now: nobody went on with it, or it is too old (SPEC 6.4-9).
+pub(crate) fn is_session_expired(created: &LastSeen, last: &LastSeen, now: &LastSeen) -> bool {
+    last.idle(now) >= limits::SESSION_TTL || created.idle(now) >= limits::SESSION_LIFETIME
 }
 
 const UNKNOWN_BOOT: [u8; 16] = [0; 16];

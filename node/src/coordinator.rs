@@ -32,7 +32,6 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId, Stream};
 use me_sync_protocol::frame::Role as StreamRole;
 use me_sync_protocol::ids::{SessionId, TicketId};
-use me_sync_protocol::limits;
 use me_sync_protocol::message::SessionState;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
@@ -50,7 +49,7 @@ use self::import::{Checked, ImportJob, Opened, Staged, Swap};
 use self::streams::{Greeted, Greetings};
 use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
-use crate::clock::{self, Clock, LastSeen};
+use crate::clock::{self, Clock, LastSeen, is_session_expired};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
 use crate::source::{HashCache, HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target, TargetOptions};
@@ -124,7 +123,7 @@ impl Shared {
 
 /// Whether a session is over because nobody went on with it, by whichever clock says so (DESIGN §6).
 fn expired(created: &LastSeen, last: &LastSeen) -> bool {
-    expired_by(created, last, &LastSeen::now())
+    is_session_expired(created, last, &LastSeen::now())
 }
 
 /// As [`expired`], for a session that a job of this process waits for: a wall clock that is set right meanwhile ends
@@ -132,11 +131,7 @@ fn expired(created: &LastSeen, last: &LastSeen) -> bool {
 fn expired_while_up(created: &LastSeen, last: &LastSeen) -> bool {
     let now = LastSeen::now();
     let by_boot = |then: &LastSeen| LastSeen { wall_ms: now.wall_ms, ..*then };
-    expired_by(&by_boot(created), &by_boot(last), &now)
-}
-
-fn expired_by(created: &LastSeen, last: &LastSeen, now: &LastSeen) -> bool {
-    last.idle(now) > limits::SESSION_TTL || created.idle(now) > limits::SESSION_LIFETIME
+    is_session_expired(&by_boot(created), &by_boot(last), &now)
 }
 
 /// What tasks report.

@@ -45,7 +45,7 @@ mod swap;
 mod table;
 mod target;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tree;
 mod verify;
 
@@ -73,10 +73,6 @@ pub use tree::{SessionInfo, Staging};
 /// How long a retained tree is kept unless the caller says otherwise: 7 days.
 pub const KEEP_OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A session that nobody continued for this long is over: 24 hours.
-const SESSION_TTL_MS: u64 = 24 * 3_600_000;
-/// Nor does one that is continued last for ever: 7 days.
-const SESSION_LIFE_MS: u64 = 7 * 24 * 3_600_000;
 /// A record without a tree is history for this long: 30 days.
 const HISTORY_MS: u64 = 30 * 24 * 3_600_000;
 /// A swap that does not come to its end is tried this often.

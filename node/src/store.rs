@@ -29,7 +29,7 @@ pub use record::{
     ExportRecord, FailureRecord, Grant, ImportRecord, ListenPort, SessionStatus, SourceChoices, TargetChoices,
     TicketText,
 };
-pub use sweep::{INACTIVITY_TTL, KEEP_ENDED, SESSION_TTL, Swept};
+pub use sweep::{KEEP_ENDED, Swept};
 
 use error::Fault;
 use file::Opened;
@@ -367,4 +367,4 @@ fn decode<T: for<'b> minicbor::Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Fault>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,7 @@ use crate::link::{FrameReader, FrameWriter, LinkError};
 /// Frames waiting to be written.
 const QUEUE: usize = 8;
 /// How long the last frames may take to reach the peer once the session is over.
-const LINGER: Duration = Duration::from_secs(3);
+const LINGER: Duration = Duration::from_secs(4);
 
 /// What happens on a control stream.
 #[derive(Debug)]

@@ -18,12 +18,7 @@ use crate::store::{ListenPort, SessionStatus, Store, StoreHandle};
 /// Journals or records cannot be read or written.
 pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Recovered>, NodeError> {
     let recovered = staging::recover(state, now);
-    let swept = store.sweep(&LastSeen::now(), &[])?;
-    for session in swept.expired_imports {
-        if let Err(e) = staging::discard(state, session, Code::SessionExpired) {
-            tracing::warn!(%session, error = %crate::errors::chain(&e), "what an expired session staged is not gone yet");
-        }
-    }
+    // the journal first: a tree that is in place is no session that ran out of time
     let journals = state.sessions()?;
     for mut record in store.imports()? {
         if record.state.is_over() {
@@ -39,7 +34,17 @@ pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Re
             Some((SessionState::Receiving | SessionState::Verified | SessionState::SwapIntent, _)) | None => continue,
         };
         (record.state, record.failed_code) = settled;
+        // it is news today, whenever it happened
+        record.last = LastSeen::now();
         store.put_import(&record)?;
+    }
+    let decided = journals.iter().filter(|journal| journal.state == SessionState::SwapIntent);
+    let decided: Vec<_> = decided.map(|journal| journal.session).collect();
+    let swept = store.sweep(&LastSeen::now(), &decided)?;
+    for session in swept.expired_imports {
+        if let Err(e) = staging::discard(state, session, Code::SessionExpired) {
+            tracing::warn!(%session, error = %crate::errors::chain(&e), "what an expired session staged is not gone yet");
+        }
     }
     Ok(recovered)
 }
@@ -69,4 +74,27 @@ pub(super) fn remember_ports(net: NetHandle, store: StoreHandle, before: Vec<Lis
             tracing::warn!(error = %crate::errors::chain(&e), "the ports of this node are not remembered");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::staging::testing::{Place, SMALL};
+    use crate::store::ImportRecord;
+    use crate::store::tests::import;
+
+    // RELIABILITY F05, F67: its exporter is still to be told
+    #[test]
+    fn a_tree_that_is_in_place_is_on_record_as_such_however_long_ago_that_was() {
+        let place = Place::new();
+        place.migrate(1, SMALL);
+        let store = Store::open(place.state.path()).unwrap();
+        let eight_days = 8 * 24 * 3_600_000;
+        let long_ago = LastSeen { wall_ms: LastSeen::now().wall_ms - eight_days, boot_id: [7; 16], boot_ms: 1 };
+        let record = ImportRecord { created: long_ago, last: long_ago, ..import(1) };
+        store.put_import(&record).unwrap();
+        settle(&place.state, &store, SystemTime::now()).unwrap();
+        let settled = store.import(record.session).unwrap().unwrap();
+        assert_eq!((settled.state, settled.failed_code, settled.told), (SessionStatus::Completed, None, false));
+    }
 }

@@ -4,11 +4,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use me_sync_protocol::ids::{Digest, SessionId};
+use me_sync_protocol::limits;
 use me_sync_protocol::reason::Code;
 
 use super::inode::Identity;
 use super::seen::LastSeen;
-use super::{SESSION_LIFE_MS, SESSION_TTL_MS};
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
@@ -175,8 +175,8 @@ impl Record {
         let idle = seen.map_or(last, |seen| seen.idle(now).min(last));
         let age = self.began.unwrap_or_else(|| by_wall(self.created_ms)).idle(now);
         // a swap that was decided comes to its end however long the way to it was
-        let too_old = self.state.is_open() && age.as_millis() > u128::from(SESSION_LIFE_MS);
-        too_old || idle.as_millis() > u128::from(SESSION_TTL_MS)
+        let too_old = self.state.is_open() && age > limits::SESSION_LIFETIME;
+        too_old || idle > limits::SESSION_TTL
     }
 
     /// Where a tree stands while it is deleted, so that a half-deleted one is never taken for a whole one.

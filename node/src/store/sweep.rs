@@ -5,13 +5,11 @@ use std::time::Duration;
 use me_sync_protocol::ids::{SessionId, TicketId};
 use me_sync_protocol::reason::Code;
 
+use crate::clock::is_session_expired;
+
 use super::{ExportRecord, ImportRecord, LastSeen, SessionStatus, Store, StoreError};
 use super::{put_export, put_import, remove_export, remove_import};
 
-/// A session that made no progress for this long is over.
-pub const INACTIVITY_TTL: Duration = Duration::from_secs(24 * 3600);
-/// A session is over after this long in any case.
-pub const SESSION_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long what is over stays on record for people to look at.
 pub const KEEP_ENDED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -104,5 +102,5 @@ fn fate(state: SessionStatus, created: &LastSeen, last: &LastSeen, now: &LastSee
     if state.is_over() {
         return if last.idle(now) >= KEEP_ENDED { Fate::Goes } else { Fate::Stays };
     }
-    if last.idle(now) >= INACTIVITY_TTL || created.idle(now) >= SESSION_TTL { Fate::Expires } else { Fate::Stays }
+    if is_session_expired(created, last, now) { Fate::Expires } else { Fate::Stays }
 }

@@ -27,7 +27,7 @@ fn grant(n: u8) -> Grant {
     Grant { session: session(n), resume_secret: Secret::from_bytes(SECRET), lanes: 4, max_chunk: 262_144 }
 }
 
-fn import(n: u8) -> ImportRecord {
+pub(crate) fn import(n: u8) -> ImportRecord {
     use std::os::unix::ffi::OsStrExt as _;
     ImportRecord {
         session: session(n),

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use me_sync_node::Role;
 use me_sync_node::staging::{SessionRecord, SessionState};
-use me_sync_node::store::{
-    ExportRecord, INACTIVITY_TTL, ImportRecord, LastSeen, SESSION_TTL, SessionStatus, SourceChoices,
-};
+use me_sync_node::store::{ExportRecord, ImportRecord, LastSeen, SessionStatus, SourceChoices};
 use me_sync_protocol::ids::{SessionId, TicketId};
+use me_sync_protocol::limits;
 use me_sync_protocol::reason::Code;
 
 use super::super::live::Live;
@@ -227,6 +226,6 @@ impl Known {
 /// Unfinished sessions go when nobody went on with them for a day, and after a week in any case.
 fn kept_until(state: State, created: &LastSeen, last: &LastSeen) -> Option<u64> {
     let after = |seen: &LastSeen, time: Duration| seen.wall_ms.saturating_add(time.as_secs().saturating_mul(1000));
-    let at = after(last, INACTIVITY_TTL).min(after(created, SESSION_TTL));
+    let at = after(last, limits::SESSION_TTL).min(after(created, limits::SESSION_LIFETIME));
     state.is_resumable().then_some(at)
 }

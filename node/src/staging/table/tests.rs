@@ -2,13 +2,16 @@
 
 use proptest::prelude::*;
 
-use super::super::SESSION_TTL_MS;
 use super::super::journal::tests::sample;
 use super::super::seen::LastSeen;
 use super::*;
 use Place::{Absent, New, Old, Other};
 
 const HOUR: u64 = 3_600_000;
+
+fn ttl_ms() -> u64 {
+    me_sync_protocol::limits::SESSION_TTL.as_millis() as u64
+}
 
 /// As of this wall time; the sample record has no other clock.
 fn decide(record: &Record, seen: Seen, wall_ms: u64) -> Action {
@@ -39,8 +42,8 @@ fn receiving_is_resumed_in_time_and_discarded_after_it() {
         assert_eq!(at(&r, Old, New, Absent), Action::Resume);
         assert_eq!(at(&fresh(state), Absent, New, Absent), Action::Resume);
         let seen = Seen { target: Old, staging: New, aside: Absent, edited: false };
-        assert_eq!(decide(&r, seen, r.updated_ms + SESSION_TTL_MS), Action::Resume);
-        assert_eq!(decide(&r, seen, r.updated_ms + SESSION_TTL_MS + 1), Action::DiscardStaging);
+        assert_eq!(decide(&r, seen, r.updated_ms + ttl_ms()), Action::Resume);
+        assert_eq!(decide(&r, seen, r.updated_ms + ttl_ms() + 1), Action::DiscardStaging);
         // RELIABILITY F68: a clock that went back ends nothing
         assert_eq!(decide(&r, seen, 0), Action::Resume);
         assert_eq!(at(&r, Old, Absent, Absent), Action::StartOver);
@@ -62,7 +65,7 @@ fn an_intent_that_did_not_happen_is_done_unless_it_is_stale() {
     let seen = Seen { target: Old, staging: New, aside: Absent, edited: false };
     assert_eq!(decide(&r, seen, r.updated_ms), Action::Swap);
     assert_eq!(decide(&r, Seen { edited: true, ..seen }, r.updated_ms), Action::Park(Parked::Changed));
-    assert_eq!(decide(&r, seen, r.updated_ms + SESSION_TTL_MS + 1), Action::Park(Parked::Changed));
+    assert_eq!(decide(&r, seen, r.updated_ms + ttl_ms() + 1), Action::Park(Parked::Changed));
     let tired = Record { tries: SWAP_TRIES, ..r.clone() };
     assert_eq!(decide(&tired, seen, r.updated_ms), Action::Park(Parked::Changed));
     assert_eq!(at(&r, Old, Absent, Absent), Action::StartOver);

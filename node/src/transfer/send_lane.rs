@@ -57,7 +57,11 @@ pub(crate) struct SendLane {
     pub(crate) reader: SnapshotReader,
     pub(crate) chunk: usize,
     pub(crate) meter: Arc<LaneMeter>,
+    /// Ends the sending.
     pub(crate) stop: CancellationToken,
+    /// Ends the stream. It comes after `stop`: a peer that sees its lanes end before it has read the last frame on
+    /// the control stream takes both for a lost connection.
+    pub(crate) release: CancellationToken,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::ResolvedFaults,
 }
@@ -74,7 +78,7 @@ impl SendLane {
     /// Runs until the lane is stopped or the stream breaks. Work comes round by round.
     pub(crate) async fn run(self, mut stream: Stream, work: mpsc::Receiver<Arc<WorkList>>, reports: Reports) {
         let (batches, mut inbox) = mpsc::channel(LANE_QUEUE);
-        let (meter, stop) = (self.meter.clone(), self.stop.clone());
+        let (meter, stop, release) = (self.meter.clone(), self.stop.clone(), self.release.clone());
         let thread = tokio::task::spawn_blocking(move || Packer::new(self, batches).run(work));
         let broken = loop {
             let packed: Packed = tokio::select! {
@@ -97,16 +101,18 @@ impl SendLane {
                 break false;
             }
         };
+        // with its channel closed the thread ends at its next batch
         drop(inbox);
         if broken {
             reports.send(LaneEvent::Closed).await;
-        } else {
+        }
+        let failed = thread.await.inspect_err(|e| tracing::error!(error = %e, "a lane's disk thread failed")).is_err();
+        if failed && !broken {
+            reports.send(LaneEvent::Closed).await;
+        } else if !broken {
+            release.cancelled().await;
             // a clean end lets the peer see that nothing is missing; it may be gone already
             stream.close().await.ok();
-        }
-        // with its channel closed the thread ends at its next batch
-        if let Err(e) = thread.await {
-            tracing::error!(error = %e, "a lane's disk thread failed");
         }
     }
 }

@@ -20,12 +20,14 @@ pub(super) struct Connection {
     control: ControlLink,
     lanes: Vec<mpsc::Sender<Arc<WorkList>>>,
     stop: CancellationToken,
+    release: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Connection {
     pub(super) fn new(control: ControlLink) -> Self {
-        Self { control, lanes: Vec::new(), stop: CancellationToken::new(), tasks: JoinSet::new() }
+        let (stop, release) = (CancellationToken::new(), CancellationToken::new());
+        Self { control, lanes: Vec::new(), stop, release, tasks: JoinSet::new() }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -43,17 +45,19 @@ impl Connection {
 
     /// Lets what is queued go out and waits until everything is closed.
     pub(super) async fn close(self) {
-        let Self { control, lanes, stop, mut tasks } = self;
+        let Self { control, lanes, stop, release, mut tasks } = self;
         stop.cancel();
         drop(lanes);
         // whether the peer has read it all does not matter here
         control.close().await.ok();
+        release.cancel();
         while tasks.join_next().await.is_some() {}
     }
 
     /// Drops what is queued; the streams are broken.
     fn cut(self) {
         self.stop.cancel();
+        self.release.cancel();
         self.control.cut();
         let mut tasks = self.tasks;
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
@@ -100,6 +104,7 @@ impl ExportJob {
                     chunk: session.granted.max_chunk as usize,
                     meter: session.meter.clone(),
                     stop: connection.stop.clone(),
+                    release: connection.release.clone(),
                     #[cfg(feature = "test-hooks")]
                     faults: shared.faults.resolve(snapshot.manifest()),
                 };

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use me_sync_node::Outcome;
-use me_sync_protocol::frame::{Abort, Frame, Role, StreamHello};
+use me_sync_protocol::frame::{Abort, Ack, Frame, IndexRange, PendingList, Role, StreamHello};
+use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::message::Response;
 use me_sync_protocol::reason::Code;
 use tempfile::TempDir;
@@ -75,6 +77,35 @@ async fn an_exporter_that_is_aborted_in_the_bulk_ends_the_importer_too() {
         lost += usize::from(ends_within(&job, 8).await.is_err());
     }
     assert_eq!(lost, 0, "importers that wait for an exporter that ended the session, of 10");
+}
+
+// an importer that sees its lanes end takes that for a lost connection
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lanes_of_an_aborted_export_end_only_when_the_importer_has_heard_of_it() {
+    let (node, dir) = (TestNode::start().await, tree(1, 1000));
+    let offer = node.offer(&source(&dir)).await;
+    let mut peer = Peer::dial(&offer.ticket).await;
+    let mut session = peer.importing(&offer.ticket).await;
+    let manifest = session.manifest().await;
+    let all = IndexRange { start: EntryIndex(0), len: manifest.len() };
+    session
+        .control
+        .send(&Frame::PendingList(PendingList { ranges: vec![all], partial: Vec::new(), more: false }))
+        .await;
+    let (_, mut lane) = peer.inbound().await;
+    assert!(matches!(lane.next().await, Some(Frame::Hello(_))));
+    lane.send(&Frame::Ack(Ack { refused: None })).await;
+    while !matches!(lane.next().await.expect("the file"), Frame::FileEnd(_)) {}
+    offer.job.abort().await;
+    assert_eq!(session.control.aborted().await, Some(Code::Aborted));
+    assert_eq!(session.control.next().await, None, "more than its last word");
+    // an answer on the same connection comes after whatever ended before it
+    let again = peer.redeem(&offer.ticket).await;
+    let early = lane.next().now_or_never();
+    assert!(early.is_none(), "the lane gave {early:?} before the control stream was let go; answered {again:?}");
+    drop(session);
+    assert_eq!(lane.next().await, None);
+    assert_eq!(failed(&offer.job).await, Code::Aborted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

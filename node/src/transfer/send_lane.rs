@@ -106,14 +106,13 @@ impl SendLane {
         if broken {
             reports.send(LaneEvent::Closed).await;
         }
-        let failed = thread.await.inspect_err(|e| tracing::error!(error = %e, "a lane's disk thread failed")).is_err();
-        if failed && !broken {
-            reports.send(LaneEvent::Closed).await;
-        } else if !broken {
-            release.cancelled().await;
-            // a clean end lets the peer see that nothing is missing; it may be gone already
-            stream.close().await.ok();
+        match thread.await {
+            Ok(()) if broken => {}
+            Ok(()) => release.cancelled().await,
+            Err(e) => tracing::error!(error = %e, "a lane's disk thread failed"),
         }
+        // a clean end lets the peer see that nothing is missing; it may be gone already
+        stream.close().await.ok();
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod faults;
 mod hostile_exporter;
+mod hostile_frames;
 mod hostile_importer;
 mod isolation;
 mod retry;
 mod review;
+mod stalls;
 mod support;
 mod tickets;
 mod transfer;

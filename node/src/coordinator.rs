@@ -16,22 +16,23 @@ mod control;
 mod deliver;
 mod explain;
 mod export;
+mod handle;
 mod import;
 mod requests;
+mod shared;
 mod streams;
 mod tickets;
 mod view;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, Stream};
 use me_sync_protocol::frame::Role as StreamRole;
-use me_sync_protocol::ids::{SessionId, TicketId};
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::message::SessionState;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
@@ -40,20 +41,24 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::deliver::{tell_results, tell_within};
+pub(crate) use self::handle::{CoordinatorHandle, ImportPlan, ResumePlan, TicketParts};
+pub(crate) use self::shared::{Hashes, Shared};
 
 use self::connect::{Established, Route};
 use self::control::ControlEvent;
 use self::explain::Failure;
 use self::export::ExportJob;
+use self::handle::Command;
 use self::import::{Checked, ImportJob, Opened, Staged, Swap};
+use self::shared::{expired, expired_while_up};
 use self::streams::{Greeted, Greetings};
 use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
-use crate::clock::{self, Clock, LastSeen, is_session_expired};
+use crate::clock::{self, Clock};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
-use crate::source::{HashCache, HashProgress, Snapshot, Source, SourceError};
-use crate::staging::{StateDir, Target, TargetOptions};
-use crate::store::{ExportRecord, ImportRecord, StoreHandle, Write};
+use crate::source::{HashProgress, Snapshot, Source, SourceError};
+use crate::staging::{StateDir, Target};
+use crate::store::{ExportRecord, ImportRecord, StoreHandle};
 use crate::transfer::LaneReport;
 
 /// Commands of callers that may wait.
@@ -70,69 +75,6 @@ const MAX_JOBS: usize = 16;
 const REMEMBERED: usize = 64;
 /// How long a job that resumes looks for its exporter at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What the coordinator is made of and shares with its jobs.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) net: NetHandle,
-    pub(crate) state: Arc<StateDir>,
-    pub(crate) store: StoreHandle,
-    pub(crate) hashes: Hashes,
-    pub(crate) clock: Clock,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) max_lanes: u8,
-    pub(crate) max_chunk: u32,
-    events: mpsc::Sender<Event>,
-    lanes: mpsc::Sender<LaneReport>,
-    #[cfg(feature = "test-hooks")]
-    pub(crate) faults: crate::hooks::FaultPlan,
-}
-
-/// The hashes of earlier offers, opened when they are first needed: most nodes only receive.
-#[derive(Debug, Clone)]
-pub(crate) struct Hashes {
-    state_dir: Arc<PathBuf>,
-    cache: Arc<OnceLock<Option<HashCache>>>,
-}
-
-impl Hashes {
-    pub(crate) fn new(state_dir: PathBuf) -> Self {
-        Self { state_dir: Arc::new(state_dir), cache: Arc::default() }
-    }
-
-    /// Blocking. None if the file cannot be used: it only saves time.
-    pub(crate) fn open(&self) -> Option<&HashCache> {
-        let open = || {
-            HashCache::open(&self.state_dir)
-                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
-                .ok()
-        };
-        self.cache.get_or_init(open).as_ref()
-    }
-}
-
-impl Shared {
-    /// Hands a record to the store, which writes in the order of the calls. What cannot be written is logged; the
-    /// session then resumes from an older record.
-    pub(crate) fn write_later(&self, write: Write) {
-        if let Err(e) = self.store.post(write) {
-            tracing::error!(error = %crate::errors::chain(&e), "the state of a session is not recorded");
-        }
-    }
-}
-
-/// Whether a session is over because nobody went on with it, by whichever clock says so (DESIGN §6).
-fn expired(created: &LastSeen, last: &LastSeen) -> bool {
-    is_session_expired(created, last, &LastSeen::now())
-}
-
-/// As [`expired`], for a session that a job of this process waits for: a wall clock that is set right meanwhile ends
-/// nothing (RELIABILITY F68).
-fn expired_while_up(created: &LastSeen, last: &LastSeen) -> bool {
-    let now = LastSeen::now();
-    let by_boot = |then: &LastSeen| LastSeen { wall_ms: now.wall_ms, ..*then };
-    is_session_expired(&by_boot(created), &by_boot(last), &now)
-}
 
 /// What tasks report.
 #[derive(Debug)]
@@ -165,135 +107,6 @@ enum JobEvent {
     Applied(Box<Swap>),
     /// Everything of the job is let go.
     Finished(Box<Outcome>),
-}
-
-/// What callers want.
-#[derive(Debug)]
-enum Command {
-    Offer {
-        source: Box<Source>,
-        ttl: Duration,
-        /// An earlier offer of this tree, with its session.
-        earlier: Option<Box<ExportRecord>>,
-        reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
-    },
-    Import {
-        ticket: Box<Ticket>,
-        peer: PeerId,
-        import: Box<ImportPlan>,
-        reply: oneshot::Sender<Result<JobHandle, Code>>,
-    },
-    /// Goes on with an import of an earlier process.
-    Resume {
-        record: Box<ImportRecord>,
-        resume: Box<ResumePlan>,
-        reply: oneshot::Sender<Result<JobHandle, Code>>,
-    },
-    Decide {
-        job: JobId,
-        agreed: bool,
-    },
-    Abort {
-        job: JobId,
-    },
-    /// Ends the job and keeps its session.
-    Suspend {
-        job: JobId,
-    },
-    Shutdown {
-        done: oneshot::Sender<()>,
-    },
-}
-
-/// What the coordinator contributes to a ticket.
-#[derive(Debug)]
-pub(crate) struct TicketParts {
-    pub(crate) id: TicketId,
-    pub(crate) secret: me_sync_protocol::ids::Secret,
-    pub(crate) expires_at_ms: u64,
-    /// The ticket is that of an earlier offer, whose session goes on.
-    pub(crate) continues: bool,
-}
-
-/// An import whose target is pinned and checked.
-#[derive(Debug)]
-pub(crate) struct ImportPlan {
-    pub(crate) target: Target,
-    /// What the target was pinned with.
-    pub(crate) target_options: TargetOptions,
-    /// Ask before a tree that is there is replaced.
-    pub(crate) ask: bool,
-    pub(crate) addresses: Vec<Multiaddr>,
-    pub(crate) transport: TransportPreference,
-    pub(crate) connect_timeout: Duration,
-}
-
-/// How to go on with an import.
-#[derive(Debug)]
-pub(crate) struct ResumePlan {
-    pub(crate) ticket: Ticket,
-    pub(crate) peer: PeerId,
-    pub(crate) target_options: TargetOptions,
-    pub(crate) ask: bool,
-    pub(crate) addresses: Vec<Multiaddr>,
-    pub(crate) transport: TransportPreference,
-}
-
-/// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.
-#[derive(Debug, Clone)]
-pub(crate) struct CoordinatorHandle {
-    commands: mpsc::Sender<Command>,
-}
-
-impl CoordinatorHandle {
-    pub(crate) async fn offer(
-        &self,
-        source: Source,
-        ttl: Duration,
-        earlier: Option<ExportRecord>,
-    ) -> Result<(TicketParts, JobHandle), Code> {
-        let (reply, answer) = oneshot::channel();
-        let (source, earlier) = (Box::new(source), earlier.map(Box::new));
-        self.ask(Command::Offer { source, ttl, earlier, reply }, answer).await
-    }
-
-    pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {
-        let (reply, answer) = oneshot::channel();
-        let (record, resume) = (Box::new(record), Box::new(resume));
-        self.ask(Command::Resume { record, resume, reply }, answer).await
-    }
-
-    pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
-        let (reply, answer) = oneshot::channel();
-        let (ticket, import) = (Box::new(ticket), Box::new(import));
-        self.ask(Command::Import { ticket, peer, import, reply }, answer).await
-    }
-
-    pub(crate) async fn decide(&self, job: JobId, agreed: bool) {
-        // with the coordinator gone the job has ended already
-        self.commands.send(Command::Decide { job, agreed }).await.ok();
-    }
-
-    pub(crate) async fn abort(&self, job: JobId) {
-        self.commands.send(Command::Abort { job }).await.ok();
-    }
-
-    pub(crate) async fn suspend(&self, job: JobId) {
-        self.commands.send(Command::Suspend { job }).await.ok();
-    }
-
-    /// Ends every job and keeps its session; waits for those that cannot be ended.
-    pub(crate) async fn shutdown(&self) {
-        let (done, ended) = oneshot::channel();
-        if self.commands.send(Command::Shutdown { done }).await.is_ok() {
-            ended.await.ok();
-        }
-    }
-
-    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<Result<T, Code>>) -> Result<T, Code> {
-        self.commands.send(command).await.map_err(|_| Code::NodeStopping)?;
-        answer.await.map_err(|_| Code::NodeStopping)?
-    }
 }
 
 /// What a coordinator starts with.

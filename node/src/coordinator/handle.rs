@@ -1,0 +1,144 @@
+//! How the node talks to the coordinator: commands with an answer, over one bounded queue.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use me_sync_protocol::ids::{Secret, TicketId};
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::ticket::Ticket;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{JobHandle, JobId};
+use crate::net::TransportPreference;
+use crate::source::Source;
+use crate::staging::{Target, TargetOptions};
+use crate::store::{ExportRecord, ImportRecord};
+
+/// What callers want.
+#[derive(Debug)]
+pub(super) enum Command {
+    Offer {
+        source: Box<Source>,
+        ttl: Duration,
+        /// An earlier offer of this tree, with its session.
+        earlier: Option<Box<ExportRecord>>,
+        reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
+    },
+    Import {
+        ticket: Box<Ticket>,
+        peer: PeerId,
+        import: Box<ImportPlan>,
+        reply: oneshot::Sender<Result<JobHandle, Code>>,
+    },
+    /// Goes on with an import of an earlier process.
+    Resume {
+        record: Box<ImportRecord>,
+        resume: Box<ResumePlan>,
+        reply: oneshot::Sender<Result<JobHandle, Code>>,
+    },
+    Decide {
+        job: JobId,
+        agreed: bool,
+    },
+    Abort {
+        job: JobId,
+    },
+    /// Ends the job and keeps its session.
+    Suspend {
+        job: JobId,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What the coordinator contributes to a ticket.
+#[derive(Debug)]
+pub(crate) struct TicketParts {
+    pub(crate) id: TicketId,
+    pub(crate) secret: Secret,
+    pub(crate) expires_at_ms: u64,
+    /// The ticket is that of an earlier offer, whose session goes on.
+    pub(crate) continues: bool,
+}
+
+/// An import whose target is pinned and checked.
+#[derive(Debug)]
+pub(crate) struct ImportPlan {
+    pub(crate) target: Target,
+    /// What the target was pinned with.
+    pub(crate) target_options: TargetOptions,
+    /// Ask before a tree that is there is replaced.
+    pub(crate) ask: bool,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) transport: TransportPreference,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// How to go on with an import.
+#[derive(Debug)]
+pub(crate) struct ResumePlan {
+    pub(crate) ticket: Ticket,
+    pub(crate) peer: PeerId,
+    pub(crate) target_options: TargetOptions,
+    pub(crate) ask: bool,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) transport: TransportPreference,
+}
+
+/// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.
+#[derive(Debug, Clone)]
+pub(crate) struct CoordinatorHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl CoordinatorHandle {
+    pub(crate) async fn offer(
+        &self,
+        source: Source,
+        ttl: Duration,
+        earlier: Option<ExportRecord>,
+    ) -> Result<(TicketParts, JobHandle), Code> {
+        let (reply, answer) = oneshot::channel();
+        let (source, earlier) = (Box::new(source), earlier.map(Box::new));
+        self.ask(Command::Offer { source, ttl, earlier, reply }, answer).await
+    }
+
+    pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {
+        let (reply, answer) = oneshot::channel();
+        let (record, resume) = (Box::new(record), Box::new(resume));
+        self.ask(Command::Resume { record, resume, reply }, answer).await
+    }
+
+    pub(crate) async fn import(&self, ticket: Ticket, peer: PeerId, import: ImportPlan) -> Result<JobHandle, Code> {
+        let (reply, answer) = oneshot::channel();
+        let (ticket, import) = (Box::new(ticket), Box::new(import));
+        self.ask(Command::Import { ticket, peer, import, reply }, answer).await
+    }
+
+    pub(crate) async fn decide(&self, job: JobId, agreed: bool) {
+        // with the coordinator gone the job has ended already
+        self.commands.send(Command::Decide { job, agreed }).await.ok();
+    }
+
+    pub(crate) async fn abort(&self, job: JobId) {
+        self.commands.send(Command::Abort { job }).await.ok();
+    }
+
+    pub(crate) async fn suspend(&self, job: JobId) {
+        self.commands.send(Command::Suspend { job }).await.ok();
+    }
+
+    /// Ends every job and keeps its session; waits for those that cannot be ended.
+    pub(crate) async fn shutdown(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { done }).await.is_ok() {
+            ended.await.ok();
+        }
+    }
+
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<Result<T, Code>>) -> Result<T, Code> {
+        self.commands.send(command).await.map_err(|_| Code::NodeStopping)?;
+        answer.await.map_err(|_| Code::NodeStopping)?
+    }
+}

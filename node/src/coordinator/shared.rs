@@ -1,0 +1,78 @@
+//! What the coordinator is made of and lends to its jobs, and how long a session lives.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use me_sync_protocol::retry::RetryPolicy;
+use tokio::sync::mpsc;
+
+use super::Event;
+use crate::clock::{Clock, LastSeen, is_session_expired};
+use crate::net::NetHandle;
+use crate::source::HashCache;
+use crate::staging::StateDir;
+use crate::store::{StoreHandle, Write};
+use crate::transfer::LaneReport;
+
+/// What the coordinator is made of and shares with its jobs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) net: NetHandle,
+    pub(crate) state: Arc<StateDir>,
+    pub(crate) store: StoreHandle,
+    pub(crate) hashes: Hashes,
+    pub(crate) clock: Clock,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) max_lanes: u8,
+    pub(crate) max_chunk: u32,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) lanes: mpsc::Sender<LaneReport>,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) faults: crate::hooks::FaultPlan,
+}
+
+/// The hashes of earlier offers, opened when they are first needed: most nodes only receive.
+#[derive(Debug, Clone)]
+pub(crate) struct Hashes {
+    state_dir: Arc<PathBuf>,
+    cache: Arc<OnceLock<Option<HashCache>>>,
+}
+
+impl Hashes {
+    pub(crate) fn new(state_dir: PathBuf) -> Self {
+        Self { state_dir: Arc::new(state_dir), cache: Arc::default() }
+    }
+
+    /// Blocking. None if the file cannot be used: it only saves time.
+    pub(crate) fn open(&self) -> Option<&HashCache> {
+        let open = || {
+            HashCache::open(&self.state_dir)
+                .inspect_err(|e| tracing::warn!(error = %crate::errors::chain(e), "hashes are not remembered"))
+                .ok()
+        };
+        self.cache.get_or_init(open).as_ref()
+    }
+}
+
+impl Shared {
+    /// Hands a record to the store, which writes in the order of the calls. What cannot be written is logged; the
+    /// session then resumes from an older record.
+    pub(crate) fn write_later(&self, write: Write) {
+        if let Err(e) = self.store.post(write) {
+            tracing::error!(error = %crate::errors::chain(&e), "the state of a session is not recorded");
+        }
+    }
+}
+
+/// Whether a session is over because nobody went on with it, by whichever clock says so (DESIGN §6).
+pub(super) fn expired(created: &LastSeen, last: &LastSeen) -> bool {
+    is_session_expired(created, last, &LastSeen::now())
+}
+
+/// As [`expired`], for a session that a job of this process waits for: a wall clock that is set right meanwhile ends
+/// nothing (RELIABILITY F68).
+pub(super) fn expired_while_up(created: &LastSeen, last: &LastSeen) -> bool {
+    let now = LastSeen::now();
+    let by_boot = |then: &LastSeen| LastSeen { wall_ms: now.wall_ms, ..*then };
+    is_session_expired(&by_boot(created), &by_boot(last), &now)
+}

@@ -9,6 +9,7 @@ pub mod escape;
 pub mod exporter;
 pub mod file;
 pub mod frame;
+pub mod hash;
 pub mod ids;
 pub mod importer;
 pub mod ledger;

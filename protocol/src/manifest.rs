@@ -267,7 +267,7 @@ impl Manifest {
     pub fn entry(&self, index: EntryIndex) -> Option<Entry<'_>> {
         let raw = self.raw(index)?;
         // every entry was decoded once when the manifest was made
-        canonical::decode_entry(raw).ok()
+        canonical::checked_entry(raw).ok()
     }
 
     /// All entries in order.

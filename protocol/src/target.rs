@@ -6,9 +6,9 @@
 
 mod windows;
 
-use sha2::{Digest as _, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::hash::Hasher;
 use crate::ids::EntryIndex;
 use crate::manifest::{Entry, Manifest};
 use crate::path::RelPath;
@@ -187,11 +187,11 @@ fn collision(manifest: &Manifest, first: EntryIndex, second: EntryIndex, why: &'
 type Key = [u8; 16];
 
 fn key(path: &str, rules: &TargetRules) -> Key {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     let mut utf8 = [0; 4];
     each_folded(path, rules, |c| hash.update(c.encode_utf8(&mut utf8).as_bytes()));
     let mut key = Key::default();
-    key.copy_from_slice(&hash.finalize()[..16]);
+    key.copy_from_slice(&hash.finish().as_bytes()[..16]);
     key
 }
 

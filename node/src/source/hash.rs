@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use me_sync_protocol::hash::Hasher;
 use me_sync_protocol::ids::Digest;
 use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, read};
-use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DirCache, OpenRefused, is_exhaustion};
 use super::cache::{HashCache, WRITER_QUEUE, is_settled};
@@ -364,7 +364,7 @@ impl<'a> Job<'a> {
         buffer: &mut [u8],
         counted: &mut u64,
     ) -> Result<Result<Digest, Attempt>, Errno> {
-        let mut sha256 = Sha256::new();
+        let mut sha256 = Hasher::new();
         loop {
             if self.stopping() {
                 return Ok(Err(Attempt::Stopped));
@@ -382,7 +382,7 @@ impl<'a> Job<'a> {
                 return Ok(Err(Attempt::Again(Unsettled::Written)));
             }
             if ended {
-                return Ok(Ok(Digest(sha256.finalize().into())));
+                return Ok(Ok(sha256.finish()));
             }
         }
     }

@@ -9,9 +9,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use me_sync_protocol::ids::Digest;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::durable;
 use super::error::StateError;
@@ -189,14 +189,14 @@ fn encode(sequence: u64, record: &Record) -> Vec<u8> {
     out.extend_from_slice(&sequence.to_be_bytes());
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&body);
-    let sum = Sha256::digest(&out);
-    out.extend_from_slice(&sum);
+    let sum = Digest::of(&out);
+    out.extend_from_slice(sum.as_bytes());
     out
 }
 
 fn decode(bytes: &[u8]) -> Option<(u64, Record)> {
     let (covered, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
-    if Sha256::digest(covered).as_slice() != sum {
+    if Digest::of(covered).as_bytes() != sum {
         return None;
     }
     let body = covered.strip_prefix(MAGIC)?;
@@ -211,7 +211,7 @@ fn decode(bytes: &[u8]) -> Option<(u64, Record)> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use me_sync_protocol::ids::{Digest, SessionId};
+    use me_sync_protocol::ids::SessionId;
 
     use super::super::inode::Identity;
     use super::*;

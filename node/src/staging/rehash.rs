@@ -74,7 +74,7 @@ impl Staging {
                 match reader.look(index)? {
                     Look::Nothing => {}
                     Look::Whole(file) => found.ok.push(file),
-                    Look::Begun(partial) => found.partial.push(partial),
+                    Look::Begun(partial) => found.partial.push(*partial),
                     Look::Removed => found.dropped += 1,
                 }
             }
@@ -141,7 +141,7 @@ impl Iterator for Batch {
 pub(super) enum Look {
     Nothing,
     Whole(VerifiedFile),
-    Begun(Partial),
+    Begun(Box<Partial>),
     /// Something wrong stood there.
     Removed,
 }
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
         if hash.len() < entry.size() {
             return Ok(hash.into_partial().map(|partial| {
                 self.shared.slots.put_aside(index, FileStamp::of(&after));
-                Look::Begun(partial)
+                Look::Begun(Box::new(partial))
             }));
         }
         let Ok(verified) = hash.finish() else { return Ok(None) };

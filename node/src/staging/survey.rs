@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use me_sync_protocol::hash::Hasher;
 use me_sync_protocol::ids::Digest;
 use rustix::fs::{Dir, FileType, Mode, ResolveFlags, openat2};
 use rustix::io::{self, Errno};
-use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DIR, open_child};
 use super::inode::Inode;
@@ -139,12 +139,12 @@ fn to_path(path: &CStr) -> PathBuf {
 }
 
 fn add(sum: &mut [u64; 4], path: &[u8], mode: u32, numbers: &[i64]) {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     hash.update(path);
-    hash.update([0]);
-    hash.update(mode.to_be_bytes());
-    numbers.iter().for_each(|n| hash.update(n.to_be_bytes()));
-    for (lane, bytes) in sum.iter_mut().zip(hash.finalize().chunks_exact(8)) {
+    hash.update(&[0]);
+    hash.update(&mode.to_be_bytes());
+    numbers.iter().for_each(|n| hash.update(&n.to_be_bytes()));
+    for (lane, bytes) in sum.iter_mut().zip(hash.finish().as_bytes().chunks_exact(8)) {
         *lane = lane.wrapping_add(u64::from_be_bytes(bytes.try_into().unwrap_or_default()));
     }
 }

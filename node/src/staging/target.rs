@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use me_sync_protocol::ids::Digest;
 use me_sync_protocol::manifest::Manifest;
 use rustix::fs::{Dir, Mode, ResolveFlags, openat2};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DIR, open_child};
 use super::error::{PreflightError, StateError};
@@ -214,8 +214,8 @@ impl Target {
     /// Staging names of one target share their first half: that is how a node with another state directory
     /// sees that a target which does not exist yet is already being filled. The second half is random.
     pub(super) fn staging_prefix(&self) -> String {
-        let hash = Sha256::digest(self.name.as_bytes());
-        let tag: String = hash.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        let hash = Digest::of(self.name.as_bytes());
+        let tag: String = hash.as_bytes().iter().take(4).map(|b| format!("{b:02x}")).collect();
         format!("{STAGING_PREFIX}{tag}")
     }
 }

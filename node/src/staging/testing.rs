@@ -12,7 +12,6 @@ use me_sync_protocol::ids::{Digest, EntryIndex, SessionId};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::path::RelPath;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
-use sha2::{Digest as _, Sha256};
 
 use super::{Found, ReopenError, SessionInfo, SessionState, Staging, StateDir, Target, TargetOptions};
 
@@ -115,7 +114,7 @@ pub(crate) fn manifest(things: &[(&str, Thing)]) -> Arc<Manifest> {
     for (n, (path, thing)) in (0..).zip(things) {
         let (node, mode) = match thing {
             Thing::File(bytes, mode) => {
-                let sha256 = Digest(Sha256::digest(bytes).into());
+                let sha256 = Digest::of(bytes);
                 (Node::File { size: bytes.len() as u64, sha256 }, Some(*mode))
             }
             Thing::Dir(mode) => (Node::Dir, Some(*mode)),

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use me_sync_protocol::escape::escaped;
+use me_sync_protocol::hash::Hasher;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::manifest::{Entry, Node};
 use rustix::fs::{Advice, AtFlags, Dir, FileType, fadvise, fchmod, futimens, readlinkat, unlinkat};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::beneath::{DirCache, open_child};
 use super::error::StageError;
@@ -212,7 +212,7 @@ fn read_again(
     let mut file = rehash::open(dir, name).map_err(io)?;
     // advice only: without it the cache's copy is compared
     fadvise(&file, 0, None, Advice::DontNeed).ok();
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     let mut block = vec![0; BLOCK];
     loop {
         let read = file.read(&mut block).map_err(|err| StageError::Entry {
@@ -225,7 +225,7 @@ fn read_again(
         }
         hash.update(&block[..read]);
     }
-    if hash.finalize().as_slice() != declared.as_bytes() {
+    if hash.finish() != declared {
         return Err(StageError::Hash { path: entry.path.to_string() });
     }
     // whatever moved it may have changed these too

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::{Partial, Requested, VerifiedFile, Violation};
 use crate::frame::{FailedEntry, FileBegin, FileEnd, Frame};
+use crate::hash::Hasher;
 use crate::ids::{Digest, EntryIndex};
 use crate::manifest::{Manifest, Node};
 use crate::reason::{Code, FailureReason};
@@ -48,7 +48,7 @@ struct Incoming {
     size: u64,
     sha256: Digest,
     arrived: u64,
-    hash: Sha256,
+    hash: Hasher,
     failed: Option<FailureReason>,
 }
 
@@ -104,7 +104,7 @@ impl LaneReceiver {
     pub fn suspend(self) -> Option<Partial> {
         let file = self.current.filter(|file| file.failed.is_none() && file.arrived > 0)?;
         let whole = file.arrived == file.size;
-        if whole && Digest(file.hash.clone().finalize().into()) != file.sha256 {
+        if whole && file.hash.clone().finish() != file.sha256 {
             return None;
         }
         Some(Partial { index: file.index, offset: file.arrived, hash: file.hash })
@@ -126,7 +126,7 @@ impl LaneReceiver {
         let staged = self.requested.take(index);
         let staged = staged.ok_or(Violation::unexpected("a file that was not asked for, or comes twice"))?;
         let hash = match staged {
-            _ if arrived == 0 => Sha256::new(),
+            _ if arrived == 0 => Hasher::new(),
             Some(partial) if partial.offset == arrived => partial.hash,
             Some(_) | None => {
                 return Err(Violation { code: Code::OffsetMismatch, what: "a file continues where nothing was kept" });
@@ -166,7 +166,7 @@ impl LaneReceiver {
             (Some(ours), _) => Some(ours),
             (None, Some(_)) => Some(FailureReason::IoError),
             (None, None) if file.arrived != file.size => Some(FailureReason::SizeMismatch),
-            (None, None) if Digest(file.hash.finalize().into()) != file.sha256 => Some(FailureReason::HashMismatch),
+            (None, None) if file.hash.finish() != file.sha256 => Some(FailureReason::HashMismatch),
             (None, None) => None,
         };
         Ok(match reason {

@@ -2,9 +2,8 @@
 //!
 //! They are worth what their hash says, and nothing before it is computed here.
 
-use sha2::{Digest as _, Sha256};
-
 use super::VerifiedFile;
+use crate::hash::Hasher;
 use crate::ids::{Digest, EntryIndex};
 use crate::manifest::{Manifest, Node};
 use crate::reason::FailureReason;
@@ -14,7 +13,7 @@ use crate::reason::FailureReason;
 pub struct Partial {
     pub(super) index: EntryIndex,
     pub(super) offset: u64,
-    pub(super) hash: Sha256,
+    pub(super) hash: Hasher,
 }
 
 impl Partial {
@@ -36,14 +35,14 @@ pub struct LocalFile {
     size: u64,
     sha256: Digest,
     len: u64,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 impl LocalFile {
     /// Before the first byte; none if the entry is no file.
     pub fn begin(manifest: &Manifest, index: EntryIndex) -> Option<Self> {
         match manifest.entry(index)?.node {
-            Node::File { size, sha256 } => Some(Self { index, size, sha256, len: 0, hash: Sha256::new() }),
+            Node::File { size, sha256 } => Some(Self { index, size, sha256, len: 0, hash: Hasher::new() }),
             Node::Dir | Node::Symlink { .. } => None,
         }
     }
@@ -72,7 +71,7 @@ impl LocalFile {
         if self.len != self.size {
             return Err(FailureReason::SizeMismatch);
         }
-        if Digest(self.hash.finalize().into()) != self.sha256 {
+        if self.hash.finish() != self.sha256 {
             return Err(FailureReason::HashMismatch);
         }
         Ok(VerifiedFile { index: self.index, size: self.size })
@@ -94,7 +93,7 @@ mod tests {
     /// Entries 0 `a` ("alpha") and 1 `d` (dir).
     fn manifest() -> Manifest {
         let mut builder = ManifestBuilder::new(None, None);
-        let file = Node::File { size: 5, sha256: Digest(Sha256::digest(b"alpha").into()) };
+        let file = Node::File { size: 5, sha256: Digest::of(b"alpha") };
         for (path, node) in [("a", file), ("d", Node::Dir)] {
             builder.push(&Entry { path: RelPath::parse(path).unwrap(), node, mode: None, mtime: None }).unwrap();
         }

@@ -1,7 +1,5 @@
 //! The exporter's way to a manifest: entries in, canonical bytes out (SPEC §4.1).
 
-use sha2::{Digest as _, Sha256};
-
 use super::canonical::encode_entry;
 use super::{Entry, KindCounts, Manifest, ManifestError, ManifestHeader, Mtime, Node, canonical, find_in};
 use crate::ids::Digest;
@@ -90,7 +88,7 @@ impl EntryBlock {
         {
             let at = find_in(&self.bytes, &self.starts, parent).ok_or(ManifestError::NoParent { index })?;
             let raw = super::span(&self.starts, at as usize).and_then(|s| self.bytes.get(s)).unwrap_or_default();
-            match canonical::decode_entry(raw).map(|e| e.node) {
+            match canonical::checked_entry(raw).map(|e| e.node) {
                 Ok(Node::Dir) => parent.clone_into(&mut self.last_parent),
                 _ => return Err(ManifestError::ParentNotDir { index }),
             }
@@ -131,7 +129,7 @@ impl EntryBlock {
             self.starts.push(0);
         }
         self.starts.iter_mut().for_each(|start| *start += shift);
-        let sha256 = Digest(Sha256::digest(&bytes).into());
+        let sha256 = Digest::of(&bytes);
         Ok(Manifest { bytes: bytes.into(), starts: self.starts, header, counts: self.counts, sha256 })
     }
 

@@ -108,17 +108,26 @@ pub(super) fn encode_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
 /// Reads one entry from exactly `raw`, without the check that the bytes are canonical.
 pub(super) fn decode_entry(raw: &[u8]) -> Refused<Entry<'_>> {
     let mut d = Decoder::new(raw);
-    let entry = read_entry(&mut d)?;
+    let entry = read_entry(&mut d, parse)?;
     if d.position() != raw.len() {
         return Err(EntryRefused::Form("bytes after the entry"));
     }
     Ok(entry)
 }
 
+/// An entry of a manifest that is checked: its path is good.
+pub(super) fn checked_entry(raw: &[u8]) -> Refused<Entry<'_>> {
+    read_entry(&mut Decoder::new(raw), |path| Ok(RelPath::checked_before(path)))
+}
+
+fn parse(path: &str) -> Refused<RelPath<'_>> {
+    RelPath::parse(path).map_err(EntryRefused::Path)
+}
+
 /// Reads the next entry and says how many bytes it took. `scratch` is for the re-encoding.
 pub(super) fn next_entry<'a>(raw: &'a [u8], scratch: &mut Vec<u8>) -> Refused<(Entry<'a>, usize)> {
     let mut d = Decoder::new(raw);
-    let entry = read_entry(&mut d)?;
+    let entry = read_entry(&mut d, parse)?;
     let used = d.position();
     scratch.clear();
     encode_entry(&entry, scratch);
@@ -136,7 +145,7 @@ pub(super) fn path_of(raw: &[u8]) -> Option<&str> {
     d.str().ok()
 }
 
-fn read_entry<'a>(d: &mut Decoder<'a>) -> Refused<Entry<'a>> {
+fn read_entry<'a>(d: &mut Decoder<'a>, checked: impl Fn(&'a str) -> Refused<RelPath<'a>>) -> Refused<Entry<'a>> {
     let fields = definite_map(d)?;
     let (mut path, mut kind, mut size, mut sha256) = (None, None, None, None);
     let (mut mode, mut ms, mut ns, mut target) = (None, None, None, None);
@@ -156,7 +165,7 @@ fn read_entry<'a>(d: &mut Decoder<'a>) -> Refused<Entry<'a>> {
         }
     }
     let path = path.ok_or(EntryRefused::Form("no path"))?;
-    let path = RelPath::parse(path).map_err(EntryRefused::Path)?;
+    let path = checked(path)?;
     let node = match (kind.ok_or(EntryRefused::Form("no kind"))?, size, sha256, target) {
         (FILE, Some(size), Some(sha256), None) => file(size, sha256)?,
         (DIR, None, None, None) => Node::Dir,

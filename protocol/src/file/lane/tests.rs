@@ -7,7 +7,7 @@ use crate::manifest::{Entry, ManifestBuilder};
 use crate::path::RelPath;
 
 fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
+    Digest::of(bytes)
 }
 
 /// Entries 0 `a` ("alpha"), 1 `d` (dir), 2 `e` (empty); all files requested.

@@ -21,6 +21,9 @@ use crate::random;
 /// How long the exporter has to hear that the importer stopped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long a session waits for a second connection to a distant exporter.
+const WIDENING: Duration = Duration::from_secs(2);
+
 /// What is needed to reach the exporter.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
@@ -86,9 +89,10 @@ pub(super) async fn establish(
             return Err(failed(code));
         }
     };
+    let hello = StreamHello { session_id: id, role: Role::Control };
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Code::Aborted),
-        opened = streams::open(&net, route.peer, StreamHello { session_id: id, role: Role::Control }) => opened,
+        (opened, ()) = async { tokio::join!(streams::open(&net, route.peer, hello), widen(&net, route.peer)) } => opened,
     };
     match (opened, &entry) {
         (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control }),
@@ -122,6 +126,12 @@ async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, ConnectErr
         address: Some(connected.address.to_string()),
         transport: Some(connected.transport.to_string()),
     })
+}
+
+/// The lanes of a long path get a second connection, if that does not take long.
+async fn widen(net: &NetHandle, peer: PeerId) {
+    // without it they share the first
+    tokio::time::timeout(WIDENING, net.widen(peer)).await.ok();
 }
 
 enum Asking {

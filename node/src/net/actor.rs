@@ -6,6 +6,7 @@ mod dialling;
 mod listening;
 mod peers;
 mod requests;
+mod widen;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub(super) struct Actor {
     peers: HashMap<PeerId, Peer>,
     jobs: HashMap<JobKey, Job>,
     dials: HashMap<ConnectionId, JobKey>,
+    /// Second connections being dialled.
+    widening: HashMap<ConnectionId, oneshot::Sender<()>>,
     discovery: Discovery,
     outbound: HashMap<OutboundRequestId, Outbound>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -105,6 +108,7 @@ impl Actor {
             peers: HashMap::new(),
             jobs: HashMap::new(),
             dials: HashMap::new(),
+            widening: HashMap::new(),
             discovery: Discovery::default(),
             outbound: HashMap::new(),
             answers: FuturesUnordered::new(),
@@ -162,6 +166,7 @@ impl Actor {
             }
             Command::Request { peer, request, reply } => self.on_request_command(peer, request, reply),
             Command::OpenStream { peer, reply } => self.on_open_stream(peer, reply),
+            Command::Widen { peer, done } => self.on_widen(peer, done),
             Command::Disconnect { peer, done } => self.on_disconnect(peer, done),
             Command::Peers(reply) => {
                 if reply.send(self.discovery.view(now)).is_err() {
@@ -207,7 +212,7 @@ impl Actor {
                 }
             }
             BehaviourEvent::Ping(ping) => match ping.result {
-                Ok(rtt) => self.discovery.alive(&ping.peer, rtt, now),
+                Ok(rtt) => self.on_round_trip(ping.peer, rtt, now),
                 // Not a reason to close: on a slow link a ping waits behind megabytes of data. Sessions have
                 // a watchdog of their own, and a connection without streams ends by being idle.
                 Err(error) => tracing::debug!(peer = %ping.peer, %error, "ping"),

@@ -31,6 +31,10 @@ pub(super) enum Command {
         peer: PeerId,
         reply: oneshot::Sender<Result<Stream, OpenError>>,
     },
+    Widen {
+        peer: PeerId,
+        done: oneshot::Sender<()>,
+    },
     Disconnect {
         peer: PeerId,
         done: oneshot::Sender<()>,
@@ -140,6 +144,13 @@ impl NetHandle {
             None if self.commands.is_closed() => Err(OpenError::Stopped),
             None => Err(OpenError::Lost { peer, detail: "the connection closed".to_owned() }),
         }
+    }
+
+    /// Gives a distant peer that we dialled over TCP a second connection, which new streams share; waits until it stands
+    /// or has failed. Near peers, and those with two connections, stay as they are.
+    pub async fn widen(&self, peer: PeerId) {
+        // no answer: the node is stopping, or the dial was not even begun
+        self.ask(|done| Command::Widen { peer, done }).await.unwrap_or_default();
     }
 
     /// Closes all connections to a peer and waits until they are gone, at most a second.

@@ -113,6 +113,9 @@ impl Actor {
     }
 
     pub(super) fn on_dial_failed(&mut self, connection: ConnectionId, error: &DialError, now: Instant) {
+        if self.widened(connection) {
+            return tracing::debug!(%error, "no second connection");
+        }
         let Some(key) = self.dials.remove(&connection) else { return };
         let Some(job) = self.jobs.get_mut(&key) else { return };
         match error {

@@ -1,6 +1,7 @@
 //! Connections and hellos: who is connected, who has said who they are, who is put out.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::request_response::OutboundRequestId;
@@ -30,10 +31,12 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) address: Multiaddr,
     pub(super) transport: TransportKind,
-    inbound: bool,
+    pub(super) inbound: bool,
     since: Instant,
     /// We are closing it: it counts for nothing any more.
     closing: bool,
+    /// Streams that we opened on it.
+    opened: u32,
 }
 
 /// A peer with at least one connection.
@@ -47,13 +50,15 @@ pub(super) struct Peer {
     /// Our hello is on its way.
     pub(super) greeting: Option<OutboundRequestId>,
     greetings: u8,
+    /// As the last ping found it.
+    pub(super) rtt: Option<Duration>,
     pub(super) in_flight: usize,
     pub(super) waiting: VecDeque<Queued>,
     disconnecting: Vec<oneshot::Sender<()>>,
 }
 
 impl Peer {
-    fn live(&self) -> impl Iterator<Item = &Connection> {
+    pub(super) fn live(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().filter(|connection| !connection.closing)
     }
 }
@@ -92,10 +97,11 @@ impl Actor {
         }
         let entry = self.peers.entry(peer).or_default();
         let twin = entry.live().any(|c| !c.inbound && c.transport == transport);
-        entry.connections.push(Connection { id, address, transport, inbound, since: now, closing: false });
+        entry.connections.push(Connection { id, address, transport, inbound, since: now, closing: false, opened: 0 });
         if entry.hello.is_some() {
             self.swarm.behaviour_mut().gate.known(id);
         }
+        self.widened(id);
         if let Some(key) = self.dials.remove(&id) {
             // Of two dials that both got through, the later one is of no use.
             let wanted = self.jobs.get_mut(&key).map(|job| job.established(id)).is_some();
@@ -172,8 +178,14 @@ impl Actor {
     }
 
     pub(super) fn on_open_stream(&mut self, id: PeerId, reply: oneshot::Sender<Result<Stream, OpenError>>) {
-        let peer = self.peers.get(&id).filter(|peer| peer.hello.is_some());
-        match peer.and_then(|peer| peer.live().next()).map(|connection| connection.id) {
+        let peer = self.peers.get_mut(&id).filter(|peer| peer.hello.is_some());
+        // the oldest of those that carry least: the lanes of a session share its connections evenly
+        let least = |peer: &'_ mut Peer| {
+            let connection = peer.connections.iter_mut().filter(|c| !c.closing).min_by_key(|c| c.opened)?;
+            connection.opened += 1;
+            Some(connection.id)
+        };
+        match peer.and_then(least) {
             Some(connection) => self.swarm.behaviour_mut().streams.open(id, connection, reply),
             None => {
                 if reply.send(Err(OpenError::NotConnected { peer: id })).is_err() {
@@ -181,6 +193,14 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// How far away the peer is.
+    pub(super) fn on_round_trip(&mut self, id: PeerId, rtt: Duration, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.rtt = Some(rtt);
+        }
+        self.discovery.alive(&id, rtt, now);
     }
 
     /// Says hello over a live connection, unless that is done or under way.

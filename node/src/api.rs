@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
 use crate::coordinator::CoordinatorHandle;
+use crate::limit::{Limiter, Rate};
 
 /// Number of a job within its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -193,6 +194,8 @@ pub struct JobView {
     pub progress: ProgressView,
     /// Set while the connection is lost and the session waits to go on.
     pub waiting: Option<WaitingView>,
+    /// Bytes a second that the session may not exceed: the lower of its own limit and its node's; none without either.
+    pub limit_bps: Option<u64>,
     /// Files that were found on this device (importer) instead of being sent.
     pub reused_files: u64,
     /// Bytes in them.
@@ -219,6 +222,7 @@ impl JobView {
             source_name: None,
             progress: ProgressView::default(),
             waiting: None,
+            limit_bps: None,
             reused_files: 0,
             reused_bytes: 0,
             payload_bytes: 0,
@@ -235,6 +239,7 @@ impl JobView {
 pub struct JobHandle {
     pub(crate) id: JobId,
     pub(crate) view: watch::Receiver<JobView>,
+    pub(crate) limit: Limiter,
     pub(crate) coordinator: CoordinatorHandle,
 }
 
@@ -266,6 +271,12 @@ impl JobHandle {
         let mut view = self.view.clone();
         let found = view.wait_for(|v| v.review.is_some() || v.outcome.is_some()).await.ok();
         found.and_then(|v| v.review.clone())
+    }
+
+    /// Limits how fast this job moves bytes, or lifts its limit; at once, also while it runs. The limit of its node
+    /// counts besides.
+    pub fn set_limit(&self, limit: Option<Rate>) {
+        self.limit.set(limit);
     }
 
     /// Agrees to what [`JobView::review`] shows.

@@ -13,6 +13,7 @@ mod follow;
 mod globals;
 mod human;
 mod import;
+mod limit;
 mod live;
 mod out;
 mod peers;
@@ -88,6 +89,9 @@ enum Command {
     /// End an unfinished session for good
     #[command(after_help = abort::EXAMPLES)]
     Abort(abort::Args),
+    /// Show or set how fast this device sends and receives, also while it runs
+    #[command(after_help = limit::EXAMPLES)]
+    Limit(limit::Args),
     /// List devices on this network that run me-sync
     #[command(after_help = peers::EXAMPLES)]
     Peers(peers::Args),
@@ -146,6 +150,7 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Abort(args) => abort::run(args, &globals, out, &stop).await,
             Command::Status(args) => status::run(args, &globals, out, &stop).await,
             Command::Failures(args) => failures::run(args, &globals, out, &stop).await,
+            Command::Limit(args) => limit::run(args, &globals, out, &stop).await,
             Command::Peers(args) => peers::run(args, &globals, out, &stop).await,
             Command::Rollback(args) => rollback::run(args, &globals, out, &stop).await,
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,

@@ -55,6 +55,7 @@ use self::streams::{Greeted, Greetings};
 use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::{self, Clock};
+use crate::limit::{Limiter, Throttle};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target};
@@ -120,6 +121,8 @@ pub(crate) struct Setup {
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
+    /// Of all sessions together.
+    pub(crate) limit: Limiter,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
 }
@@ -166,6 +169,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         retry: setup.retry,
         max_lanes: setup.max_lanes,
         max_chunk: setup.max_chunk,
+        limit: setup.limit,
         events,
         lanes,
         #[cfg(feature = "test-hooks")]
@@ -313,9 +317,16 @@ impl Coordinator {
         let hashing = Arc::new(HashProgress::default());
         let stop_hashing = Arc::new(AtomicBool::new(false));
         self.hash(id, source, hashing.clone(), stop_hashing.clone());
-        let start = export::Start { hashing, stop_hashing, expires, fresh, earlier };
+        let (limit, throttle) = self.limits();
+        let start = export::Start { hashing, stop_hashing, expires, throttle, fresh, earlier };
         self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, start, &self.shared))));
-        Ok((parts, JobHandle { id, view: watch, coordinator: self.handle.clone() }))
+        Ok((parts, JobHandle { id, view: watch, limit, coordinator: self.handle.clone() }))
+    }
+
+    /// The limit of a new job, and what its lanes go by.
+    fn limits(&self) -> (Limiter, Throttle) {
+        let limit = Limiter::default();
+        (limit.clone(), Throttle::new(limit, self.shared.limit.clone()))
     }
 
     /// Hashes on all cores while the importer is still on its way.
@@ -335,10 +346,11 @@ impl Coordinator {
         let route = self.route(peer, plan.addresses, plan.transport, plan.connect_timeout);
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
-        let start = import::Start { ask: plan.ask, ticket, route, options: plan.target_options };
+        let (limit, throttle) = self.limits();
+        let start = import::Start { ask: plan.ask, ticket, route, options: plan.target_options, throttle };
         let job = ImportJob::start(id, view, start, plan.target, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
-        Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
+        Ok(JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
     }
 
     fn resume(&mut self, record: ImportRecord, plan: ResumePlan) -> Result<JobHandle, Code> {
@@ -349,10 +361,11 @@ impl Coordinator {
         let id = self.admit()?;
         let route = self.route(plan.peer, plan.addresses, plan.transport, CONNECT_TIMEOUT);
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
-        let start = import::Start { ask: plan.ask, ticket: plan.ticket, route, options: plan.target_options };
+        let (limit, throttle) = self.limits();
+        let start = import::Start { ask: plan.ask, ticket: plan.ticket, route, options: plan.target_options, throttle };
         let job = ImportJob::resume(id, view, start, record, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
-        Ok(JobHandle { id, view: watch, coordinator: self.handle.clone() })
+        Ok(JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
     }
 
     fn route(

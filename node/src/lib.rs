@@ -10,6 +10,7 @@ pub mod errors;
 #[cfg(feature = "test-hooks")]
 pub mod hooks;
 pub mod identity;
+pub mod limit;
 mod link;
 pub mod net;
 mod node;

@@ -8,6 +8,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use me_sync_protocol::codec::{self, FrameError};
 use me_sync_protocol::frame::Frame;
 
+use crate::limit::Throttle;
+
 /// How much a reader asks for at once.
 const READ_SIZE: usize = 256 << 10;
 
@@ -45,11 +47,20 @@ pub(crate) struct FrameReader<R> {
     buffer: BytesMut,
     /// Counts raw bytes as they come, so that one slow large frame counts as progress.
     moved: Arc<AtomicU64>,
+    throttle: Throttle,
+    /// Bytes that were read and that the limits have not been asked for yet.
+    owed: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads as fast as bytes come.
     pub(crate) fn new(io: R, moved: Arc<AtomicU64>) -> Self {
-        Self { io, buffer: BytesMut::new(), moved }
+        Self::limited(io, moved, Throttle::default())
+    }
+
+    /// Reads no faster than the limits allow; what is not read holds the peer back.
+    pub(crate) fn limited(io: R, moved: Arc<AtomicU64>, throttle: Throttle) -> Self {
+        Self { io, buffer: BytesMut::new(), moved, throttle, owed: 0 }
     }
 
     /// The next frame; none at the end of the stream. Cancel-safe.
@@ -79,8 +90,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads once; false at a clean end.
     async fn fill(&mut self) -> Result<bool, LinkError> {
+        self.throttle.pass(self.owed).await;
+        self.owed = 0;
         let have = self.buffer.len();
         let want = codec::needed(&self.buffer)?.max(have + 1).max(READ_SIZE);
+        let want = want.min(have.saturating_add(self.throttle.piece()));
         self.buffer.resize(want, 0);
         let read = ReadInto { io: &mut self.io, buffer: &mut self.buffer, have }.read().await;
         match read? {
@@ -88,6 +102,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             0 => Err(LinkError::Truncated),
             n => {
                 self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                self.owed = n;
                 Ok(true)
             }
         }

@@ -20,6 +20,7 @@ use me_sync_protocol::ticket::Ticket;
 use crate::api::JobHandle;
 use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
+use crate::limit::{self, LimitFileError, Limiter, Rate};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
 use crate::source::Source;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
@@ -101,6 +102,9 @@ pub enum NodeError {
     /// The session store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The limit of this node cannot be used.
+    #[error(transparent)]
+    Limit(#[from] LimitFileError),
     /// The network side does not start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -117,6 +121,7 @@ impl NodeError {
             Self::Identity(e) => e.code(),
             Self::State(e) => e.code(),
             Self::Store(e) => e.code(),
+            Self::Limit(e) => e.code(),
             Self::Net(e) => e.code(),
             Self::Interrupted => Code::NodeStopping,
         }
@@ -130,6 +135,7 @@ impl NodeError {
             Self::Identity(_) | Self::State(_) | Self::Store(_) => {
                 "mend or move that file, or choose another --state-dir"
             }
+            Self::Limit(_) => "`me-sync limit RATE` or `me-sync limit off` replaces it",
             Self::Net(_) => "check --listen and --transport",
             Self::Interrupted => "try again",
         }
@@ -141,6 +147,7 @@ impl NodeError {
 pub struct Node {
     handle: NodeHandle,
     recovered: Vec<Recovered>,
+    _limit: limit::Follower,
     _lock: StateLock,
 }
 
@@ -151,6 +158,7 @@ pub struct NodeHandle {
     coordinator: CoordinatorHandle,
     state: Arc<StateDir>,
     store: StoreHandle,
+    limit: Limiter,
     config: Arc<NodeConfig>,
 }
 
@@ -163,11 +171,13 @@ pub struct OfferOptions {
     pub fresh: bool,
     /// Go on with this session; where it cannot be, the offer is refused. Default: the newest one of this tree.
     pub session: Option<SessionId>,
+    /// Send no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
+    pub limit: Option<Rate>,
 }
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false, session: None }
+        Self { ttl: TICKET_TTL, fresh: false, session: None, limit: None }
     }
 }
 
@@ -246,6 +256,8 @@ pub struct ImportOptions {
     pub connect_timeout: Duration,
     /// What may be a target.
     pub target_options: TargetOptions,
+    /// Receive no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
+    pub limit: Option<Rate>,
 }
 
 impl ImportOptions {
@@ -258,6 +270,7 @@ impl ImportOptions {
             peer_addresses: Vec::new(),
             connect_timeout: Duration::from_secs(30),
             target_options: TargetOptions::default(),
+            limit: None,
         }
     }
 }
@@ -327,9 +340,11 @@ impl Node {
             let store = Store::open(&state_dir)?;
             let recovered = start::settle(&state, &store, SystemTime::now())?;
             let ports = store.ports()?;
-            Ok::<_, NodeError>((lock, keypair, state, store, recovered, ports))
+            let (seen, limit) = limit::look(&state_dir);
+            Ok::<_, NodeError>((lock, keypair, state, store, recovered, ports, (seen, Limiter::new(limit?))))
         });
-        let (lock, keypair, state, store, recovered, ports) = prepared.await.map_err(|_| NodeError::Interrupted)??;
+        let (lock, keypair, state, store, recovered, ports, (seen, limit)) =
+            prepared.await.map_err(|_| NodeError::Interrupted)??;
         let store = StoreHandle::spawn(store)?;
         let net_config = NetConfig {
             listen: config.listen.clone(),
@@ -353,12 +368,14 @@ impl Node {
             retry: config.retry,
             max_lanes,
             max_chunk,
+            limit: limit.clone(),
             #[cfg(feature = "test-hooks")]
             faults: if config.faults.is_empty() { crate::hooks::FaultPlan::from_env() } else { config.faults.clone() },
         });
         coordinator::tell_results(net.clone(), store.clone());
-        let handle = NodeHandle { net, coordinator, state, store, config: Arc::new(config) };
-        Ok(Self { handle, recovered, _lock: lock })
+        let follower = limit::follow(config.state_dir.clone(), seen, limit.clone());
+        let handle = NodeHandle { net, coordinator, state, store, limit, config: Arc::new(config) };
+        Ok(Self { handle, recovered, _limit: follower, _lock: lock })
     }
 
     /// A handle.
@@ -407,6 +424,7 @@ impl NodeHandle {
         let continues = earlier.as_ref().and_then(Unfinished::of_export);
         let offered = self.coordinator.offer(source, options.ttl, earlier).await;
         let (parts, job) = offered.map_err(OfferError::Refused)?;
+        job.set_limit(options.limit);
         let addresses = addresses.iter().map(ToString::to_string).collect();
         let peer = self.net.local_peer().to_bytes();
         let name = &self.config.device_name;
@@ -438,7 +456,9 @@ impl NodeHandle {
             drop(target);
             let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            return Ok(self.resume_record(record, ticket, target_options, ask, more).await?);
+            let job = self.resume_record(record, ticket, target_options, ask, more).await?;
+            job.set_limit(options.limit);
+            return Ok(job);
         }
         let plan = ImportPlan {
             target,
@@ -448,7 +468,20 @@ impl NodeHandle {
             transport: options.transport,
             connect_timeout: options.connect_timeout,
         };
-        self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)
+        let job = self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)?;
+        job.set_limit(options.limit);
+        Ok(job)
+    }
+
+    /// Limits how fast all sessions of this node together move bytes, or lifts the limit; at once, until
+    /// [`crate::limit::store`] says something else.
+    pub fn set_limit(&self, limit: Option<Rate>) {
+        self.limit.set(limit);
+    }
+
+    /// The limit of this node.
+    pub fn limit(&self) -> Option<Rate> {
+        self.limit.rate()
     }
 
     /// Devices that answered our hello, most recent first.

@@ -18,6 +18,7 @@ use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 
 use crate::api::JobId;
+use crate::limit::Throttle;
 
 /// Batches under way between the two halves of a lane. A batch is about 256 KiB to 1 MiB.
 pub(crate) const LANE_QUEUE: usize = 3;
@@ -31,11 +32,17 @@ pub(crate) struct LaneMeter {
     pub(crate) in_flight: AtomicU64,
     /// Payload bytes that left or arrived, whatever became of them.
     pub(crate) payload: AtomicU64,
+    /// How fast bytes may move.
+    pub(crate) throttle: Throttle,
     /// Disk operations that are being waited for right now.
     disk: AtomicU32,
 }
 
 impl LaneMeter {
+    pub(crate) fn new(throttle: Throttle) -> Self {
+        Self { throttle, ..Self::default() }
+    }
+
     /// Runs a disk operation and lets the clock know meanwhile that it is this side that is slow.
     pub(crate) fn on_disk<T>(&self, operation: impl FnOnce() -> T) -> T {
         self.disk.fetch_add(1, Ordering::Relaxed);
@@ -44,9 +51,9 @@ impl LaneMeter {
         result
     }
 
-    /// Is a lane waiting for this side's disk?
-    pub(crate) fn waits_for_disk(&self) -> bool {
-        self.disk.load(Ordering::Relaxed) > 0
+    /// Is a lane waiting for this side, for its disk or for a limit that it was given (SPEC §8.2)?
+    pub(crate) fn waits_for_us(&self) -> bool {
+        self.disk.load(Ordering::Relaxed) > 0 || self.throttle.holds_back()
     }
 }
 

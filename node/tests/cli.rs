@@ -5,6 +5,8 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/limit.rs"]
+mod limit;
 #[path = "cli/migrate.rs"]
 mod migrate;
 #[path = "cli/refusals.rs"]

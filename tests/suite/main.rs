@@ -5,6 +5,7 @@ mod hostile_exporter;
 mod hostile_frames;
 mod hostile_importer;
 mod isolation;
+mod limits;
 mod retry;
 mod review;
 mod stalls;

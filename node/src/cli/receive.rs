@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libp2p::PeerId;
+use me_sync_node::limit::Rate;
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// How long to look for the other device
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     connect_timeout: Duration,
+    /// Receive no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
+    #[arg(long, value_name = "RATE")]
+    limit: Option<Rate>,
     /// Do not replace DIR if it changes meanwhile
     #[arg(long)]
     fail_if_changed: bool,
@@ -82,6 +86,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             keep_world_writable: args.keep_world_writable,
             forbidden: Vec::new(),
         },
+        limit: args.limit,
         ..ImportOptions::new(&args.dir)
     };
     let node = globals.spawn(out, stop).await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use me_sync_node::api::WaitingView;
+use me_sync_node::limit::Rate;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
@@ -242,6 +243,7 @@ fn progress_fields(view: &JobView) -> Value {
         "reused_files": view.reused_files,
         "reused_bytes": view.reused_bytes,
         "payload_bytes": view.payload_bytes,
+        "limit_bps": view.limit_bps,
     });
     if let (Value::Object(all), Ok(Value::Object(progress))) = (&mut fields, serde_json::to_value(&view.progress)) {
         all.extend(progress);
@@ -275,9 +277,13 @@ fn line(view: &JobView) -> String {
             human::bytes(p.bytes_total)
         );
     }
-    if p.transfer_bps > 0 && matches!(view.phase, Phase::BulkTransferring | Phase::RetryingFailed) {
+    let is_moving = matches!(view.phase, Phase::BulkTransferring | Phase::RetryingFailed);
+    if p.transfer_bps > 0 && is_moving {
         let left = p.bytes_total.saturating_sub(p.bytes_received) / p.transfer_bps;
         text += &format!(", {}/s, {} left", human::bytes(p.transfer_bps), human::seconds(left));
+    }
+    if let (Some(limit), true) = (limit(view), is_moving) {
+        text += &format!(", limit {limit}");
     }
     if p.files_failed > 0 {
         text += &format!(", {} failed", human::number(p.files_failed));
@@ -286,6 +292,10 @@ fn line(view: &JobView) -> String {
         text += &format!(", retry {}", p.retry_round);
     }
     text
+}
+
+fn limit(view: &JobView) -> Option<Rate> {
+    view.limit_bps.and_then(|limit| Rate::new(limit).ok())
 }
 
 /// Whom a job waits for.
@@ -351,6 +361,7 @@ mod tests {
             source_name: None,
             progress: me_sync_node::api::ProgressView::default(),
             waiting: None,
+            limit_bps: None,
             reused_files: 0,
             reused_bytes: 0,
             payload_bytes: 0,
@@ -377,6 +388,18 @@ mod tests {
             waiting_line(&exporter, &waiting(3, 0, None), true),
             "connection lost 3 s ago; waiting for the other device; Ctrl-C keeps everything"
         );
+    }
+
+    #[test]
+    fn a_limit_is_said_while_bytes_move_and_only_then() {
+        let mut view = view_of(Role::Importer);
+        view.limit_bps = Some(1_500_000);
+        view.phase = Phase::BulkTransferring;
+        view.progress.detail = "transferring".to_owned();
+        assert_eq!(line(&view), "transferring, limit 1.5MB/s");
+        assert_eq!(progress_fields(&view)["limit_bps"], 1_500_000);
+        view.phase = Phase::FinalVerifying;
+        assert_eq!(line(&view), "transferring");
     }
 
     #[test]

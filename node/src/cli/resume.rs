@@ -1,5 +1,6 @@
 //! `me-sync resume` and `me-sync retry`: an unfinished session goes on, on whichever side this device is.
 
+use me_sync_node::limit::Rate;
 use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferOptions, Role};
 
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Where the sending device is: IP:PORT or multiaddr; repeatable
     #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
     peer: Vec<PeerAddresses>,
+    /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
+    #[arg(long, value_name = "RATE")]
+    limit: Option<Rate>,
 }
 
 /// How long the sending device is looked for, to tell it that its tree is in place.
@@ -64,7 +68,7 @@ pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, sto
     announce(known, verb, out);
     match known.role {
         Role::Importer => import(known, &args, globals, out, stop).await,
-        Role::Exporter => export(known, globals, out, stop).await,
+        Role::Exporter => export(known, &args, globals, out, stop).await,
     }
 }
 
@@ -164,6 +168,7 @@ async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &
     let handle = node.handle();
     let going_on = async {
         let job = stop.unless(handle.resume_at(known.session, PeerAddresses::of(&args.peer))).await??;
+        job.set_limit(args.limit);
         Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await
     };
     let result = going_on.await;
@@ -173,7 +178,7 @@ async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &
 }
 
 /// What sends offers the same tree again, chosen in the same way.
-async fn export(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+async fn export(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let options = known.choices.map(ScanOptions::from).unwrap_or_default();
     let source = send::scan(known.path.clone(), options, out, stop).await.map_err(|error| {
         let gone = error.exit == Exit::Source && !known.path.exists();
@@ -182,7 +187,7 @@ async fn export(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Resu
         if gone { CliError { hint, ..error } } else { error }
     })?;
     let node = globals.spawn(out, stop).await?;
-    let options = OfferOptions { session: Some(known.session), ..OfferOptions::default() };
+    let options = OfferOptions { session: Some(known.session), limit: args.limit, ..OfferOptions::default() };
     let result = send::offer(&node.handle(), source, options, false, globals, out, stop).await;
     node.shutdown().await;
     result?.show(out);

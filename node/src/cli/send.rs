@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
 use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// How long the ticket is good, at most 24h
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_expiry)]
     expires: Duration,
+    /// Send no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
+    #[arg(long, value_name = "RATE")]
+    limit: Option<Rate>,
     /// Leave out what cannot be read
     #[arg(long)]
     skip_unreadable: bool,
@@ -57,7 +61,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
     let source = scan(args.path, options, out, stop).await?;
     let node = globals.spawn(out, stop).await?;
-    let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None };
+    let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None, limit: args.limit };
     let result = offer(&node.handle(), source, options, !args.no_qr, globals, out, stop).await;
     node.shutdown().await;
     result?.show(out);

@@ -26,6 +26,7 @@ use super::tickets::Allowance;
 use super::{Event, JobEvent, Shared, expired};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
+use crate::limit::Throttle;
 use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
@@ -54,6 +55,7 @@ pub(super) struct ExportJob {
     session: Option<Session>,
     /// Sessions that ended because the tree has changed. Their importer redeems the ticket again.
     former: Vec<SessionId>,
+    throttle: Throttle,
     rate: RateMeter,
     failure: Option<Failure>,
     is_over: bool,
@@ -84,6 +86,7 @@ pub(super) struct Start {
     pub(super) hashing: Arc<HashProgress>,
     pub(super) stop_hashing: Arc<AtomicBool>,
     pub(super) expires: Moment,
+    pub(super) throttle: Throttle,
     /// What the new ticket opens.
     pub(super) fresh: ExportRecord,
     /// An unfinished session of an earlier process.
@@ -93,7 +96,7 @@ pub(super) struct Start {
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { hashing, stop_hashing, expires, fresh, earlier } = start;
+        let Start { hashing, stop_hashing, expires, throttle, fresh, earlier } = start;
         let (record, fresh) = match earlier {
             Some(earlier) => (earlier, Some(fresh)),
             None => (fresh, None),
@@ -109,6 +112,7 @@ impl ExportJob {
             fresh,
             session: None,
             former: Vec::new(),
+            throttle,
             rate: RateMeter::default(),
             failure: None,
             is_over: false,
@@ -139,7 +143,7 @@ impl ExportJob {
                 transport: None,
             });
         });
-        self.session = Some(Session::new(peer, granted, core));
+        self.session = Some(Session::new(peer, granted, core, self.throttle.clone()));
     }
 
     /// May this ticket of the job open a session? Not while another importer is served.
@@ -172,7 +176,7 @@ impl ExportJob {
         (self.record.peer, self.record.grant, self.record.manifest) = (Some(peer), Some(Grant::from(&granted)), None);
         (self.record.state, self.record.failed_code) = (SessionStatus::Open, None);
         (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
-        let mut session = Session::new(peer, granted, core);
+        let mut session = Session::new(peer, granted, core, self.throttle.clone());
         if let Some(before) = self.session.take() {
             (session.conversation, session.meter) = (before.conversation, before.meter);
             session.moved_before = before.moved_before;
@@ -374,7 +378,7 @@ impl ExportJob {
         if let Some(session) = &mut self.session {
             let moved = session.meter.moved.load(Ordering::Relaxed);
             let bytes = moved - std::mem::replace(&mut session.moved_before, moved);
-            let waiting_on_us = session.meter.waits_for_disk();
+            let waiting_on_us = session.meter.waits_for_us();
             if matches!(self.source, Source::Hashing) {
                 self.input(Input::Hashing(hashing), shared);
             }
@@ -471,7 +475,7 @@ impl ExportJob {
 }
 
 impl Session {
-    fn new(peer: PeerId, granted: Granted, core: Exporter) -> Self {
+    fn new(peer: PeerId, granted: Granted, core: Exporter, throttle: Throttle) -> Self {
         Self {
             id: granted.session_id,
             peer,
@@ -482,7 +486,7 @@ impl Session {
             connection: None,
             conversation: 0,
             lost: None,
-            meter: Arc::default(),
+            meter: Arc::new(LaneMeter::new(throttle)),
             moved_before: 0,
         }
     }

@@ -33,6 +33,7 @@ use super::explain::Failure;
 use super::{Shared, expired_while_up};
 use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
+use crate::limit::Throttle;
 use crate::staging::{Staging, Target, TargetOptions};
 use crate::store::ImportRecord;
 use crate::transfer::LaneMeter;
@@ -53,6 +54,7 @@ pub(super) struct ImportJob {
     ticket: Ticket,
     route: Route,
     options: TargetOptions,
+    throttle: Throttle,
     /// Ours until staging takes it over.
     target: Option<Target>,
     session: Option<Session>,
@@ -133,6 +135,7 @@ pub(super) struct Start {
     pub(super) ticket: Ticket,
     pub(super) route: Route,
     pub(super) options: TargetOptions,
+    pub(super) throttle: Throttle,
 }
 
 impl ImportJob {
@@ -175,7 +178,7 @@ impl ImportJob {
     }
 
     fn new(id: JobId, view: watch::Sender<JobView>, start: Start) -> Self {
-        let Start { ask, ticket, route, options } = start;
+        let Start { ask, ticket, route, options, throttle } = start;
         Self {
             id,
             view,
@@ -183,6 +186,7 @@ impl ImportJob {
             ticket,
             route,
             options,
+            throttle,
             target: None,
             session: None,
             party: None,
@@ -274,7 +278,7 @@ impl ImportJob {
         if let Some(session) = &mut self.session {
             let moved = session.meter.moved.load(Ordering::Relaxed);
             let bytes = moved - std::mem::replace(&mut session.moved_before, moved);
-            let waiting_on_us = session.meter.waits_for_disk();
+            let waiting_on_us = session.meter.waits_for_us();
             self.input(Input::Moved { bytes, waiting_on_us }, shared);
         }
         self.redial_if_due(now, shared);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use crate::clock::{Clock, LastSeen, is_session_expired};
+use crate::limit::Limiter;
 use crate::net::NetHandle;
 use crate::source::HashCache;
 use crate::staging::StateDir;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) retry: RetryPolicy,
     pub(crate) max_lanes: u8,
     pub(crate) max_chunk: u32,
+    /// Of all sessions together.
+    pub(crate) limit: Limiter,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]

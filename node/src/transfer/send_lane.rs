@@ -117,12 +117,19 @@ impl SendLane {
 }
 
 async fn write(stream: &mut Stream, mut frames: &[u8], flush: bool, meter: &LaneMeter) -> std::io::Result<()> {
+    // what a limit lets through and the stream has not taken yet
+    let mut allowed = 0;
     while !frames.is_empty() {
-        let n = stream.write(frames).await?;
+        if allowed == 0 {
+            allowed = frames.len().min(meter.throttle.piece());
+            meter.throttle.pass(allowed).await;
+        }
+        let n = stream.write(&frames[..allowed]).await?;
         if n == 0 {
             return Err(std::io::ErrorKind::WriteZero.into());
         }
         meter.moved.fetch_add(n as u64, Ordering::Relaxed);
+        allowed -= n;
         frames = &frames[n..];
     }
     if flush { stream.flush().await } else { Ok(()) }

@@ -18,7 +18,7 @@ fn help_and_version_are_data_and_no_error() {
 #[test]
 fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
     let place = Place::new();
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 12] = [
         &[],
         &["fly"],
         &["send"],
@@ -28,6 +28,9 @@ fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
         &["--listen", "host", "sessions"],
         &["peers", "--for", "13s"],
         &["rollback", "x"],
+        &["send", "--limit", "20", "."],
+        &["receive", "--limit", "0M", "x"],
+        &["limit", "63K"],
     ];
     for args in wrong {
         let output = place.run("s", args);
@@ -54,7 +57,7 @@ fn completions_name_every_command() {
         let script = stdout(&output);
         let commands = [
             "send", "receive", "resume", "retry", "abort", "peers", "rollback", "sessions", "status", "failures",
-            "demo",
+            "demo", "limit",
         ];
         for command in commands {
             assert!(script.contains(command), "{shell}: {command}");

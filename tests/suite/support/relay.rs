@@ -43,6 +43,11 @@ impl Counter {
         self.0.subscribe().wait_for(|now| *now >= bytes).await.expect("the counter lives as long as the relay");
     }
 
+    /// As [`Self::reaches`], and gives the count that did.
+    pub(crate) async fn passes(&self, bytes: u64) -> u64 {
+        *self.0.subscribe().wait_for(|now| *now >= bytes).await.expect("the counter lives as long as the relay")
+    }
+
     fn add(&self, bytes: usize) {
         self.0.send_modify(|now| *now += bytes as u64);
     }

@@ -10,6 +10,7 @@ use super::{ExportJob, Source};
 use crate::api::{Completion, Role, WaitingView};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::view;
+use crate::limit::Rate;
 
 impl ExportJob {
     pub(super) fn explain(&self, code: Code) -> Failure {
@@ -110,11 +111,13 @@ impl ExportJob {
             }
         }
         let payload = self.payload();
+        let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut next = view.clone();
             next.phase = phase;
             next.progress = view::progress(counters, 0, bps, detail);
             next.waiting = waiting;
+            next.limit_bps = limit.map(Rate::bytes_per_second);
             next.payload_bytes = payload;
             next.failures = failures;
             next.failures_total = failed;

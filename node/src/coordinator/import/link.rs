@@ -1,5 +1,6 @@
 //! The import's connections: the control stream, the lanes, and the way back when they are lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use me_sync_protocol::file::LaneReceiver;
@@ -22,7 +23,7 @@ use crate::coordinator::{Event, JobEvent, Shared, streams};
 use crate::link::FrameReader;
 use crate::random;
 use crate::transfer::recv_lane::RecvLane;
-use crate::transfer::{LaneEvent, Reports};
+use crate::transfer::{LaneEvent, LaneMeter, Reports};
 
 /// Pause before the first try to reach a lost exporter again; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -249,7 +250,7 @@ impl ImportJob {
             max_chunk: granted.max_chunk,
             manifest: None,
             moved_before: before.as_ref().map_or(0, |s| s.moved_before),
-            meter: before.map(|s| s.meter).unwrap_or_default(),
+            meter: before.map_or_else(|| Arc::new(LaneMeter::new(self.throttle.clone())), |s| s.meter),
         });
         self.first_record(&granted, shared);
     }
@@ -313,10 +314,10 @@ impl ImportJob {
             stop: connection.stop.clone(),
         };
         let reports = Reports { job: self.id, conversation: session.conversation, to: shared.lanes.clone() };
-        let moved = session.meter.moved.clone();
+        let (moved, throttle) = (session.meter.moved.clone(), session.meter.throttle.clone());
         connection.tasks.spawn(async move {
             if streams::accept(&mut stream).await.is_ok() {
-                lane.run(FrameReader::new(stream, moved), reports).await;
+                lane.run(FrameReader::limited(stream, moved, throttle), reports).await;
             } else {
                 reports.send(LaneEvent::Closed).await;
             }

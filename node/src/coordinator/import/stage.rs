@@ -19,6 +19,7 @@ use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
 use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, StateError, Target, TargetFacts};
 use crate::store::StoreError;
+use crate::transfer::LaneMeter;
 
 /// Names of the top of the incoming tree that a review shows.
 const TOP_NAMES: usize = 10;
@@ -299,7 +300,7 @@ impl ImportJob {
                     lanes: record.grant.lanes,
                     max_chunk: record.grant.max_chunk,
                     manifest,
-                    meter: Arc::default(),
+                    meter: Arc::new(LaneMeter::new(self.throttle.clone())),
                     moved_before: 0,
                 });
                 self.redial_if_due(now, shared);

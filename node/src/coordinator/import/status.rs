@@ -9,6 +9,7 @@ use super::ImportJob;
 use super::link::Link;
 use crate::api::WaitingView;
 use crate::coordinator::view;
+use crate::limit::Rate;
 
 impl ImportJob {
     /// Payload bytes that came over the network in this process.
@@ -71,11 +72,13 @@ impl ImportJob {
         };
         let (reused_files, reused_bytes) = self.reused;
         let payload = self.payload();
+        let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut updated = view.clone();
             updated.phase = phase;
             updated.progress = next;
             updated.waiting = waiting;
+            updated.limit_bps = limit.map(Rate::bytes_per_second);
             (updated.reused_files, updated.reused_bytes, updated.payload_bytes) = (reused_files, reused_bytes, payload);
             if phase != Phase::Failed || !failures.is_empty() {
                 updated.failures = failures;

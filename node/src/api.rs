@@ -140,6 +140,8 @@ pub struct Completion {
     pub reused_bytes: u64,
     /// Bytes of file content that went over the network in this process.
     pub payload_bytes: u64,
+    /// As how many bytes it went: fewer where it was packed.
+    pub wire_bytes: u64,
     /// What was left out or adapted: skipped entries, dropped mode bits.
     pub notes: Vec<String>,
 }
@@ -202,6 +204,8 @@ pub struct JobView {
     pub reused_bytes: u64,
     /// Bytes of file content that went over the network in this process, those sent again included.
     pub payload_bytes: u64,
+    /// As how many bytes it went: fewer where it was packed.
+    pub wire_bytes: u64,
     /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
     pub review: Option<Review>,
     /// Files that fail at the moment, the first hundred.
@@ -226,6 +230,7 @@ impl JobView {
             reused_files: 0,
             reused_bytes: 0,
             payload_bytes: 0,
+            wire_bytes: 0,
             review: None,
             failures: Vec::new(),
             failures_total: 0,

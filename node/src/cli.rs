@@ -6,6 +6,7 @@
 mod abort;
 mod book;
 mod completions;
+mod compress;
 mod demo;
 mod exit;
 mod failures;

@@ -60,7 +60,7 @@ use crate::net::{NetEvent, NetHandle, TransportPreference};
 use crate::source::{HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target};
 use crate::store::{ExportRecord, ImportRecord, StoreHandle};
-use crate::transfer::LaneReport;
+use crate::transfer::{Compression, LaneReport};
 
 /// Commands of callers that may wait.
 const COMMANDS: usize = 32;
@@ -123,6 +123,7 @@ pub(crate) struct Setup {
     pub(crate) max_chunk: u32,
     /// Of all sessions together.
     pub(crate) limit: Limiter,
+    pub(crate) compression: Compression,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
 }
@@ -170,6 +171,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         max_lanes: setup.max_lanes,
         max_chunk: setup.max_chunk,
         limit: setup.limit,
+        compression: setup.compression,
         events,
         lanes,
         #[cfg(feature = "test-hooks")]
@@ -376,7 +378,8 @@ impl Coordinator {
         timeout: Duration,
     ) -> Route {
         let (max_lanes, max_chunk) = (self.shared.max_lanes, self.shared.max_chunk);
-        Route { peer, addresses, transport, timeout, max_lanes, max_chunk }
+        let zstd = self.shared.compression != Compression::Never;
+        Route { peer, addresses, transport, timeout, max_lanes, max_chunk, zstd }
     }
 
     fn event(&mut self, event: Event) {

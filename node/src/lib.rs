@@ -27,3 +27,4 @@ pub use node::{
     ResumeError, Unfinished, default_device_name, default_state_dir, settle,
 };
 pub use state_lock::{StateLock, StateLockError};
+pub use transfer::Compression;

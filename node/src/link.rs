@@ -12,6 +12,9 @@ use crate::limit::Throttle;
 
 /// How much a reader asks for at once.
 const READ_SIZE: usize = 256 << 10;
+/// A batch of frames ends when they stand for this much content: what was read at once may unpack to gigabytes, and
+/// whoever takes a batch works it off before it stops.
+const BATCH_CONTENT: usize = 1 << 20;
 
 /// Why a link gives no more frames.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +78,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// All frames that are whole after at least one more read; empty at the end of the stream. Cancel-safe.
+    /// All frames that are whole, after at least one more read if there are none yet, up to a bound on their content;
+    /// empty at the end of the stream. Cancel-safe.
     pub(crate) async fn next_batch(&mut self) -> Result<Vec<Frame>, LinkError> {
         let mut batch = Vec::new();
+        let mut content = 0;
         loop {
-            while let Some(frame) = codec::decode(&mut self.buffer)? {
+            while content < BATCH_CONTENT
+                && let Some(frame) = codec::decode(&mut self.buffer)?
+            {
+                content += content_of(&frame);
                 batch.push(frame);
             }
             if !batch.is_empty() || !self.fill().await? {
@@ -106,6 +114,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(true)
             }
         }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these two carry content")]
+fn content_of(frame: &Frame) -> usize {
+    match frame {
+        Frame::FileChunk(bytes) => bytes.len(),
+        Frame::FilePacked(packed) => packed.unpacked() as usize,
+        _ => 0,
     }
 }
 
@@ -161,6 +178,7 @@ mod tests {
     use super::*;
     use futures::io::Cursor;
     use me_sync_protocol::frame::{Abort, PendingRequest};
+    use me_sync_protocol::packed::Packed;
     use me_sync_protocol::reason::Code;
 
     fn bytes(frames: &[Frame]) -> Vec<u8> {
@@ -190,6 +208,26 @@ mod tests {
         assert_eq!(read_one(&mut io).await.unwrap(), frames[0]);
         assert_eq!(read_one(&mut io).await.unwrap(), frames[1]);
         assert!(read_one(&mut io).await.is_err());
+    }
+
+    // SPEC §5.4: what waits between the two halves of a lane is bounded by its content, too
+    #[tokio::test]
+    async fn a_batch_stands_for_a_bounded_amount_of_content() {
+        // 256 KiB of the letter a
+        let zstd = b"\x28\xb5\x2f\xfd\xa0\x00\x00\x04\x00\x02\x00\x10a\x03\x00\x10a";
+        let packed = Packed::new(256 << 10, zstd[..].into()).unwrap();
+        let frames = vec![Frame::FilePacked(packed); 1001];
+        let mut link = reader(bytes(&frames));
+        let mut got = 0;
+        loop {
+            let batch = link.next_batch().await.unwrap();
+            assert!(batch.len() <= 4, "{}", batch.len());
+            got += batch.len();
+            if batch.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(got, frames.len());
     }
 
     #[tokio::test]

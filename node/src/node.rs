@@ -26,6 +26,7 @@ use crate::source::Source;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
+use crate::transfer::Compression;
 
 /// How long a node that stops waits for its jobs.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -49,6 +50,9 @@ pub struct NodeConfig {
     pub max_lanes: u8,
     /// Largest chunk in bytes, 1 to 1 MiB. Default: 256 KiB.
     pub max_chunk: u32,
+    /// What is packed on its way. Of an importer only [`Compression::Never`] counts: it takes nothing packed. Default:
+    /// what shrinks, while the connection is slow.
+    pub compression: Compression,
     /// Default: 3 rounds.
     pub retry: RetryPolicy,
     /// Faults for tests.
@@ -68,6 +72,7 @@ impl NodeConfig {
             mdns: true,
             max_lanes: MAX_LANES,
             max_chunk: u32::try_from(DEFAULT_CHUNK).unwrap_or(u32::MAX),
+            compression: Compression::default(),
             retry: RetryPolicy::default(),
             #[cfg(feature = "test-hooks")]
             faults: crate::hooks::FaultPlan::default(),
@@ -369,6 +374,7 @@ impl Node {
             max_lanes,
             max_chunk,
             limit: limit.clone(),
+            compression: config.compression,
             #[cfg(feature = "test-hooks")]
             faults: if config.faults.is_empty() { crate::hooks::FaultPlan::from_env() } else { config.faults.clone() },
         });

@@ -6,6 +6,8 @@
 //! ```
 //! The task that owns a stream neither hashes nor touches the disk; the two halves meet in a bounded channel.
 
+pub(crate) mod gauge;
+mod pack;
 pub(crate) mod recv_lane;
 pub(crate) mod send_lane;
 
@@ -17,6 +19,8 @@ use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 
+use self::gauge::{Flow, Reading};
+pub use self::pack::Compression;
 use crate::api::JobId;
 use crate::limit::Throttle;
 
@@ -34,6 +38,10 @@ pub(crate) struct LaneMeter {
     pub(crate) payload: AtomicU64,
     /// How fast bytes may move.
     pub(crate) throttle: Throttle,
+    /// As how many bytes they went over the network: fewer where they were packed.
+    pub(crate) wire: AtomicU64,
+    /// How the streams take what the exporter sends.
+    pub(crate) flow: Flow,
     /// Disk operations that are being waited for right now.
     disk: AtomicU32,
 }
@@ -49,6 +57,17 @@ impl LaneMeter {
         let result = operation();
         self.disk.fetch_sub(1, Ordering::Relaxed);
         result
+    }
+
+    /// Payload bytes that left or arrived, and as how many bytes.
+    pub(crate) fn payload(&self) -> (u64, u64) {
+        (self.payload.load(Ordering::Relaxed), self.wire.load(Ordering::Relaxed))
+    }
+
+    /// What the exporter's gauge goes by.
+    pub(crate) fn reading(&self) -> Reading {
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        self.flow.reading(load(&self.moved), load(&self.payload), load(&self.wire))
     }
 
     /// Is a lane waiting for this side, for its disk or for a limit that it was given (SPEC §8.2)?

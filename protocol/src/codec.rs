@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 
 use crate::frame::Frame;
 use crate::limits::{FRAME_HEADER, MAX_CHUNK, MAX_CONTROL_FRAME, MAX_LIST};
+use crate::packed::{PACKED_HEADER, Packed};
 use crate::reason::Code;
 
 /// Bytes that are not a frame. The stream they came on is of no further use.
@@ -83,12 +84,17 @@ macro_rules! frame_types {
     (@put cbor, $value:literal, $body:ident, $out:ident) => { put_cbor($value, $body, $out) };
     (@put raw, $value:literal, $body:ident, $out:ident) => { put_raw($value, $body, $out) };
     (@put header, $value:literal, $body:ident, $out:ident) => { put_raw($value, $body, $out) };
+    (@put packed, $value:literal, $body:ident, $out:ident) => { put_packed($value, $body, $out) };
     (@take cbor, $kind:ident, $body:ident) => { take_cbor($kind, &$body)? };
     (@take raw, $kind:ident, $body:ident) => { take_raw($body)? };
     (@take header, $kind:ident, $body:ident) => { $body };
+    (@take packed, $kind:ident, $body:ident) => {
+        Packed::decode(&$body).ok_or(FrameError::Malformed { kind: $kind })?
+    };
     (@limit cbor) => { MAX_CONTROL_FRAME };
     (@limit raw) => { MAX_CHUNK };
     (@limit header) => { MAX_CONTROL_FRAME };
+    (@limit packed) => { MAX_CHUNK };
 }
 
 frame_types! {
@@ -100,6 +106,7 @@ frame_types! {
     FileBegin = 0x20 cbor,
     FileChunk = 0x21 raw,
     FileEnd = 0x22 cbor,
+    FilePacked = 0x23 packed,
     PhaseEnd = 0x30 cbor,
     RetryRequest = 0x31 cbor,
     RetryBegin = 0x32 cbor,
@@ -120,6 +127,16 @@ pub fn put_chunk_header(len: u32, out: &mut BytesMut) {
     put_header(FILE_CHUNK, len, out);
 }
 
+/// Type byte of `file_packed`, for senders that pack into the send buffer.
+const FILE_PACKED: u8 = 0x23;
+
+/// Writes what comes before the `len` bytes of a zstd frame in a `file_packed` whose content has `unpacked` bytes. The
+/// caller appends the frame right after.
+pub fn put_packed_header(unpacked: u32, len: u32, out: &mut BytesMut) {
+    put_header(FILE_PACKED, len.saturating_add(PACKED_HEADER as u32), out);
+    out.put_u32(unpacked);
+}
+
 fn put_header(kind: u8, len: u32, out: &mut BytesMut) {
     out.put_u8(kind);
     out.put_u8(0);
@@ -131,6 +148,12 @@ fn put_raw(kind: u8, body: &Bytes, out: &mut BytesMut) {
     debug_assert!(body.len() <= MAX_CHUNK, "callers cut chunks");
     put_header(kind, u32::try_from(body.len()).unwrap_or(u32::MAX), out);
     out.put_slice(body);
+}
+
+fn put_packed(kind: u8, body: &Packed, out: &mut BytesMut) {
+    debug_assert!(body.body_len() <= MAX_CHUNK, "callers cut chunks");
+    put_header(kind, u32::try_from(body.body_len()).unwrap_or(u32::MAX), out);
+    body.put(out);
 }
 
 fn put_cbor<T: Encode<()>>(kind: u8, body: &T, out: &mut BytesMut) {

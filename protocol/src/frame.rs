@@ -1,12 +1,13 @@
 //! Frames: what travels on a stream of `/me-sync/4/stream` (SPEC §5).
 //!
-//! All frame types of the seed under their names, and ours: `hello`, `ack`, `pending_request`,
-//! `pending_list`, `progress`. Encoding is in [`crate::codec`].
+//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`,
+//! `pending_request`, `pending_list`, `progress`. Encoding is in [`crate::codec`].
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 use crate::ids::{Digest, EntryIndex, SessionId};
+use crate::packed::Packed;
 use crate::progress::{Counters, Phase};
 use crate::reason::{Code, FailureReason};
 
@@ -29,6 +30,8 @@ pub enum Frame {
     FileChunk(Bytes),
     /// The file is over, whole or not.
     FileEnd(FileEnd),
+    /// The next bytes of the file that was begun, packed; where that was agreed.
+    FilePacked(Packed),
     /// The bulk is over.
     PhaseEnd(PhaseEnd),
     /// The importer lists what failed; none means that all is well.
@@ -298,6 +301,7 @@ impl Frame {
             Self::FileBegin(_) => "file_begin",
             Self::FileChunk(_) => "file_chunk",
             Self::FileEnd(_) => "file_end",
+            Self::FilePacked(_) => "file_packed",
             Self::PhaseEnd(_) => "phase_end",
             Self::RetryRequest(_) => "retry_request",
             Self::RetryBegin(_) => "retry_begin",

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod liveness;
 pub mod manifest;
 pub mod message;
+pub mod packed;
 pub mod path;
 mod pending;
 pub mod progress;

@@ -55,6 +55,9 @@ pub struct Redeem {
     /// Largest `file_chunk` the importer takes.
     #[n(4)]
     pub max_chunk: u32,
+    /// The importer unpacks `file_packed`.
+    #[cbor(n(6), skip_if = "is_absent")]
+    pub zstd: bool,
 }
 
 /// The session that a ticket opened (SPEC §6.3).
@@ -79,6 +82,9 @@ pub struct Granted {
     /// What the exporter calls the tree: the last component of its path.
     #[n(5)]
     pub source_name: String,
+    /// `file_packed` may come.
+    #[cbor(n(6), skip_if = "is_absent")]
+    pub zstd: bool,
 }
 
 /// Asks to go on with a session on a new connection (SPEC §6.4).
@@ -103,6 +109,9 @@ pub struct Resume {
     /// The manifest that the importer holds, whole and checked.
     #[n(5)]
     pub manifest_sha256: Option<Digest>,
+    /// The importer unpacks `file_packed`.
+    #[cbor(n(6), skip_if = "is_absent")]
+    pub zstd: bool,
 }
 
 /// The session goes on (SPEC §6.4): the importer opens a new control stream.
@@ -118,6 +127,14 @@ pub struct Resumed {
     /// Largest `file_chunk` from now on.
     #[n(2)]
     pub max_chunk: u32,
+    /// `file_packed` may come from now on.
+    #[cbor(n(3), skip_if = "is_absent")]
+    pub zstd: bool,
+}
+
+/// An agreement that is not there and one that is refused are the same, and only one of the two is written.
+fn is_absent(agreed: &bool) -> bool {
+    !agreed
 }
 
 /// How a session ended at the importer, when its `finalize_result` may be lost (SPEC §6.8).
@@ -340,8 +357,14 @@ mod tests {
     fn no_message_agrees_on_impossible_lanes_or_chunks() {
         let redeem = |max_chunk| {
             let proof = Digest([1; 32]);
-            let redeem =
-                Redeem { ticket_id: TicketId([2; 16]), nonce: Nonce([3; 16]), proof, max_lanes: 200, max_chunk };
+            let redeem = Redeem {
+                ticket_id: TicketId([2; 16]),
+                nonce: Nonce([3; 16]),
+                proof,
+                max_lanes: 200,
+                max_chunk,
+                zstd: false,
+            };
             Request::decode(&encode(&Request::Redeem(redeem)))
         };
         let Ok(Request::Redeem(got)) = redeem(u32::MAX) else { panic!("not a redeem") };
@@ -357,19 +380,20 @@ mod tests {
         let resume = |max_chunk| {
             let (proof, session_id) = (Digest([1; 32]), SessionId([2; 16]));
             let nonce = Nonce([3; 16]);
-            let resume = Resume { session_id, nonce, proof, max_lanes: 200, max_chunk, manifest_sha256: None };
+            let resume =
+                Resume { session_id, nonce, proof, max_lanes: 200, max_chunk, manifest_sha256: None, zstd: true };
             Request::decode(&encode(&Request::Resume(resume)))
         };
         let Ok(Request::Resume(got)) = resume(u32::MAX) else { panic!("not a resume") };
         assert_eq!((got.max_lanes, got.max_chunk, got.manifest_sha256), (4, 1 << 20, None));
         assert_eq!(resume(0), Err(MessageError::Malformed));
         let resumed = |max_chunk| {
-            let resumed = Resumed { expires_at_ms: 1, lanes: 200, max_chunk };
+            let resumed = Resumed { expires_at_ms: 1, lanes: 200, max_chunk, zstd: false };
             Response::decode(&encode(&Response::Resumed(resumed)))
         };
         assert_eq!(
             resumed(u32::MAX),
-            Ok(Response::Resumed(Resumed { expires_at_ms: 1, lanes: 4, max_chunk: 1 << 20 }))
+            Ok(Response::Resumed(Resumed { expires_at_ms: 1, lanes: 4, max_chunk: 1 << 20, zstd: false }))
         );
         assert_eq!(resumed(0), Err(MessageError::Malformed));
     }

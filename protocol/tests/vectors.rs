@@ -8,6 +8,7 @@ use me_sync_protocol::frame::*;
 use me_sync_protocol::ids::{Digest, EntryIndex, Nonce, Secret, SessionId, TicketId};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestAssembler, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::message::*;
+use me_sync_protocol::packed::Packed;
 use me_sync_protocol::path::RelPath;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::proof::{self, Ends};
@@ -71,6 +72,12 @@ fn peer(fill: u8) -> Vec<u8> {
     [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &[fill; 32]].concat()
 }
 
+/// 300 times the letter a.
+fn packed() -> Packed {
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x2c, 0x00, 0x63, 0x09, 0x00, b'a'];
+    Packed::new(300, zstd[..].to_vec().into()).expect("one frame of that length")
+}
+
 fn frames() -> Vec<(&'static str, Frame)> {
     let manifest = sample();
     let (index, manifest_sha256) = (EntryIndex(1), manifest.sha256());
@@ -88,6 +95,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_manifest_end", Frame::ManifestEnd(ManifestEnd { manifest_sha256 })),
         ("frame_file_begin", Frame::FileBegin(begin)),
         ("frame_file_chunk", Frame::FileChunk(b"hello"[..].into())),
+        ("frame_file_packed", Frame::FilePacked(packed())),
         ("frame_file_end", Frame::FileEnd(FileEnd { index, failed: None })),
         ("frame_file_end_failed", Frame::FileEnd(FileEnd { index, failed: Some(Code::SourceChanged) })),
         ("frame_phase_end", Frame::PhaseEnd(PhaseEnd { files: 2, bytes: 5 })),
@@ -134,10 +142,10 @@ fn hello() -> Hello {
     }
 }
 
-fn requests() -> [(&'static str, Request); 8] {
+fn requests() -> [(&'static str, Request); 10] {
     let ends = Ends { exporter: &peer(0xee), importer: &peer(0x11) };
     let proof = proof::redeem(&secret(), TICKET, ends, NONCE);
-    let redeem = Redeem { ticket_id: TICKET, nonce: NONCE, proof, max_lanes: 4, max_chunk: 262_144 };
+    let redeem = Redeem { ticket_id: TICKET, nonce: NONCE, proof, max_lanes: 4, max_chunk: 262_144, zstd: false };
     let (manifest_sha256, resume_proof) = (sample().sha256(), proof::resume(&secret(), SESSION, ends, NONCE));
     let resume = Resume {
         session_id: SESSION,
@@ -146,10 +154,13 @@ fn requests() -> [(&'static str, Request); 8] {
         max_lanes: 4,
         max_chunk: 262_144,
         manifest_sha256: Some(manifest_sha256),
+        zstd: false,
     };
     [
         ("request_resume", Request::Resume(resume)),
         ("request_resume_without_manifest", Request::Resume(Resume { manifest_sha256: None, ..resume })),
+        ("request_resume_zstd", Request::Resume(Resume { zstd: true, ..resume })),
+        ("request_redeem_zstd", Request::Redeem(Redeem { zstd: true, ..redeem.clone() })),
         ("request_result", Request::Result(SessionResult { session_id: SESSION, failed: None })),
         (
             "request_result_failed",
@@ -162,7 +173,7 @@ fn requests() -> [(&'static str, Request); 8] {
     ]
 }
 
-fn responses() -> [(&'static str, Response); 7] {
+fn responses() -> [(&'static str, Response); 9] {
     let granted = Granted {
         session_id: SESSION,
         resume_secret: secret(),
@@ -170,17 +181,18 @@ fn responses() -> [(&'static str, Response); 7] {
         lanes: 2,
         max_chunk: 262_144,
         source_name: "photos".into(),
+        zstd: false,
     };
+    let resumed = Resumed { expires_at_ms: 1_700_000_600_000, lanes: 2, max_chunk: 262_144, zstd: false };
     let failed = SessionState { phase: Phase::Failed, counters: COUNTERS, code: Some(Code::RetryExhausted) };
     [
         ("response_hello", Response::Hello(hello())),
+        ("response_granted_zstd", Response::Granted(Granted { zstd: true, ..granted.clone() })),
         ("response_granted", Response::Granted(granted)),
         ("response_status", Response::Status(SessionState { phase: Phase::Applying, code: None, ..failed })),
         ("response_status_failed", Response::Status(failed)),
-        (
-            "response_resumed",
-            Response::Resumed(Resumed { expires_at_ms: 1_700_000_600_000, lanes: 2, max_chunk: 262_144 }),
-        ),
+        ("response_resumed", Response::Resumed(resumed)),
+        ("response_resumed_zstd", Response::Resumed(Resumed { zstd: true, ..resumed })),
         ("response_done", Response::Done),
         ("response_refused", Response::Refused(Code::TicketInvalid)),
     ]
@@ -205,7 +217,7 @@ fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() 
 #[test]
 fn there_is_a_vector_for_every_frame_type() {
     let kinds: std::collections::BTreeSet<u8> = frames().iter().map(|(_, frame)| codec::kind_of(frame)).collect();
-    assert_eq!(kinds.len(), 18);
+    assert_eq!(kinds.len(), 19);
 }
 
 // SPEC §4.1, §4.2, §4.4, §4.5
@@ -281,6 +293,11 @@ fn refused_frames_give_their_code() {
         ("refused_frame_trailing_byte", Code::FrameUnknown),
         ("refused_frame_unknown_code", Code::FrameUnknown),
         ("refused_frame_empty_chunk", Code::FrameUnexpected),
+        ("refused_frame_packed_length", Code::FrameUnknown),
+        ("refused_frame_packed_two", Code::FrameUnknown),
+        ("refused_frame_packed_window", Code::FrameUnknown),
+        ("refused_frame_packed_dictionary", Code::FrameUnknown),
+        ("refused_frame_packed_nothing", Code::FrameUnknown),
     ] {
         let got = codec::decode(&mut BytesMut::from(&bytes_of(name)[..]));
         assert_eq!(got.map_err(codec::FrameError::code), Err(code), "{name}");

@@ -117,7 +117,18 @@ impl Globals {
     }
 
     pub(crate) async fn spawn(&self, out: Out, stop: &Stop) -> Result<Node, CliError> {
-        let config = self.config()?;
+        self.spawn_with(|_| {}, out, stop).await
+    }
+
+    /// A node of these flags and what `change` makes of them.
+    pub(crate) async fn spawn_with(
+        &self,
+        change: impl FnOnce(&mut NodeConfig),
+        out: Out,
+        stop: &Stop,
+    ) -> Result<Node, CliError> {
+        let mut config = self.config()?;
+        change(&mut config);
         let mut tries = 1;
         let node = loop {
             match stop.unless(Node::spawn(config.clone())).await? {

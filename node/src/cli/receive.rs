@@ -10,6 +10,7 @@ use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 
 use super::book::{Book, Known, resolved};
+use super::compress::Compress;
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
@@ -62,6 +63,9 @@ pub(crate) struct Args {
     /// DIR may be your home directory
     #[arg(long)]
     i_mean_home: bool,
+    /// never: take nothing packed; otherwise the sending device decides
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    compress: Compress,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -89,7 +93,8 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         limit: args.limit,
         ..ImportOptions::new(&args.dir)
     };
-    let node = globals.spawn(out, stop).await?;
+    let compression = args.compress.into();
+    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let result = import(&node.handle(), ticket, options, answer, globals, out, stop).await;
     node.shutdown().await;
     result?.show(&args.dir, globals, out);

@@ -12,6 +12,7 @@ use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 use serde_json::{Value, json};
 
+use super::compress::packed;
 use super::human;
 use super::out::Out;
 
@@ -244,6 +245,7 @@ fn progress_fields(view: &JobView) -> Value {
         "reused_bytes": view.reused_bytes,
         "payload_bytes": view.payload_bytes,
         "limit_bps": view.limit_bps,
+        "wire_bytes": view.wire_bytes,
     });
     if let (Value::Object(all), Ok(Value::Object(progress))) = (&mut fields, serde_json::to_value(&view.progress)) {
         all.extend(progress);
@@ -281,6 +283,9 @@ fn line(view: &JobView) -> String {
     if p.transfer_bps > 0 && is_moving {
         let left = p.bytes_total.saturating_sub(p.bytes_received) / p.transfer_bps;
         text += &format!(", {}/s, {} left", human::bytes(p.transfer_bps), human::seconds(left));
+        if let Some(packed) = packed(view.payload_bytes, view.wire_bytes) {
+            text += &format!(", {packed}");
+        }
     }
     if let (Some(limit), true) = (limit(view), is_moving) {
         text += &format!(", limit {limit}");
@@ -365,6 +370,7 @@ mod tests {
             reused_files: 0,
             reused_bytes: 0,
             payload_bytes: 0,
+            wire_bytes: 0,
             review: None,
             failures: Vec::new(),
             failures_total: 0,

@@ -5,6 +5,7 @@ use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferOptions, Role};
 
 use super::book::{Book, Known, State, Unclear};
+use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, parse_peer};
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
     #[arg(long, value_name = "RATE")]
     limit: Option<Rate>,
+    /// Pack files on their way, as with send and receive
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    compress: Compress,
 }
 
 /// How long the sending device is looked for, to tell it that its tree is in place.
@@ -164,7 +168,8 @@ fn announce(known: &Known, verb: Verb, out: Out) {
 
 async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let answer = Answer::of(args.yes, prompt::possible(out));
-    let node = globals.spawn(out, stop).await?;
+    let compression = args.compress.into();
+    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let handle = node.handle();
     let going_on = async {
         let job = stop.unless(handle.resume_at(known.session, PeerAddresses::of(&args.peer))).await??;
@@ -186,7 +191,8 @@ async fn export(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &
         let hint = format!("bring it back, or end the session: {}", globals.command(&format!("abort {id}")));
         if gone { CliError { hint, ..error } } else { error }
     })?;
-    let node = globals.spawn(out, stop).await?;
+    let compression = args.compress.into();
+    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options = OfferOptions { session: Some(known.session), limit: args.limit, ..OfferOptions::default() };
     let result = send::offer(&node.handle(), source, options, false, globals, out, stop).await;
     node.shutdown().await;

@@ -9,6 +9,7 @@ use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
+use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
@@ -23,11 +24,15 @@ Examples:
   me-sync send ~/photos
   me-sync send --expires 1h ~/photos > ticket.txt
   me-sync send --skip-unreadable --json /srv/data
+  me-sync send --compress always ~/logs
 
 The ticket is the only line on stdout. Whoever has it can take the tree once.
 
 A lost connection is waited out. Stopped and typed again, it goes on with the
-device that had begun; --new makes a ticket for another one instead.";
+device that had begun; --new makes a ticket for another one instead.
+
+Text and the like is packed (zstd) while the connection is slower than packing,
+which is found out on the way; what does not shrink never is.";
 
 /// The shortest time that a rate is worth to be told of.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -55,12 +60,16 @@ pub(crate) struct Args {
     /// Do not go on with an unfinished send of this tree
     #[arg(long)]
     new: bool,
+    /// Pack files on their way; auto: what shrinks, while the connection is slow
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    compress: Compress,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
     let source = scan(args.path, options, out, stop).await?;
-    let node = globals.spawn(out, stop).await?;
+    let compression = args.compress.into();
+    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None, limit: args.limit };
     let result = offer(&node.handle(), source, options, !args.no_qr, globals, out, stop).await;
     node.shutdown().await;
@@ -203,6 +212,9 @@ pub(crate) fn totals(done: &Completion, time: Duration, place: &str, out: Out) {
         if done.payload_bytes > 0 && time >= SHORTEST {
             text += &format!(" ({})", human::rate(done.payload_bytes, time));
         }
+    }
+    if let Some(packed) = packed_in_all(done) {
+        text += &format!(", {packed}");
     }
     out.say(text);
     out.say(format_args!("SHA-256 of the whole, checked: {}", escaped(done.manifest_sha256.get(..16).unwrap_or("?"))));

@@ -33,6 +33,7 @@ pub(super) struct Route {
     pub(super) timeout: Duration,
     pub(super) max_lanes: u8,
     pub(super) max_chunk: u32,
+    pub(super) zstd: bool,
 }
 
 /// What opens the session.
@@ -145,29 +146,30 @@ async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, En
     let nonce = Nonce(random::bytes());
     let (exporter, importer) = (route.peer.to_bytes(), net.local_peer().to_bytes());
     let ends = Ends { exporter: &exporter, importer: &importer };
-    let (max_lanes, max_chunk) = (route.max_lanes, route.max_chunk);
+    let (max_lanes, max_chunk, zstd) = (route.max_lanes, route.max_chunk, route.zstd);
     let request = match key {
         Key::Ticket(ticket) => {
             let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
-            Request::Redeem(Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes, max_chunk })
+            Request::Redeem(Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes, max_chunk, zstd })
         }
         Key::Session { id, secret, holds } => {
             let proof = proof::resume(secret, *id, ends, nonce);
-            Request::Resume(Resume { session_id: *id, nonce, proof, max_lanes, max_chunk, manifest_sha256: *holds })
+            let (session_id, manifest_sha256) = (*id, *holds);
+            Request::Resume(Resume { session_id, nonce, proof, max_lanes, max_chunk, manifest_sha256, zstd })
         }
     };
-    let (lanes, chunk, opened) = match (net.request(route.peer, request).await, key) {
+    let (lanes, chunk, packed, opened) = match (net.request(route.peer, request).await, key) {
         (Ok(Response::Granted(granted)), Key::Ticket(_)) => {
-            (granted.lanes, granted.max_chunk, (granted.session_id, Entry::Granted(granted)))
+            (granted.lanes, granted.max_chunk, granted.zstd, (granted.session_id, Entry::Granted(granted)))
         }
         (Ok(Response::Resumed(resumed)), Key::Session { id, .. }) => {
-            (resumed.lanes, resumed.max_chunk, (*id, Entry::Resumed(resumed)))
+            (resumed.lanes, resumed.max_chunk, resumed.zstd, (*id, Entry::Resumed(resumed)))
         }
         (Ok(Response::Refused(code)), _) => return Err(Asking::Refused(code)),
         (Ok(_), _) => return Err(Asking::Refused(Code::FrameUnexpected)),
         (Err(e), _) => return Err(Asking::Lost(e.code())),
     };
-    if lanes == 0 || lanes > route.max_lanes || chunk > route.max_chunk {
+    if lanes == 0 || lanes > route.max_lanes || chunk > route.max_chunk || (packed && !zstd) {
         return Err(Asking::Refused(Code::VersionMismatch));
     }
     Ok(opened)

@@ -30,6 +30,7 @@ use crate::limit::Throttle;
 use crate::net::Connected;
 use crate::source::{HashProgress, Snapshot, SourceError};
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
+use crate::transfer::gauge::Gauge;
 use crate::transfer::{LaneEvent, LaneMeter};
 
 /// The source of an offer.
@@ -77,6 +78,8 @@ struct Session {
     /// When the last connection was lost.
     lost: Option<Moment>,
     meter: Arc<LaneMeter>,
+    /// Whether to pack, in this conversation.
+    gauge: Gauge,
     moved_before: u64,
 }
 
@@ -211,10 +214,11 @@ impl ExportJob {
         self.record.last = LastSeen::now();
         self.put(shared);
         let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
-        (session.granted.lanes, session.granted.max_chunk) = (lanes, chunk);
+        let zstd = ours.zstd && ask.zstd;
+        (session.granted.lanes, session.granted.max_chunk, session.granted.zstd) = (lanes, chunk, zstd);
         session.importer_holds = ask.manifest_sha256;
         session.awaits_control = true;
-        Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk })
+        Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk, zstd })
     }
 
     /// The session's resume secret, to check a proof with.
@@ -232,6 +236,9 @@ impl ExportJob {
         session.conversation += 1;
         session.awaits_control = false;
         session.lost = None;
+        // it may be another way to the importer
+        session.gauge = Gauge::default();
+        session.meter.flow.pack(false);
         self.fresh = None;
         let link = ControlLink::spawn(self.id, session.conversation, stream, shared.events.clone());
         session.connection = Some(Connection::new(link));
@@ -245,8 +252,9 @@ impl ExportJob {
     }
 
     /// The peer redeemed its ticket again: it did not get the answer, or lost what it was about.
-    pub(super) fn granted_again(&mut self) {
+    pub(super) fn granted_again(&mut self, zstd: bool) {
         if let Some(session) = &mut self.session {
+            session.granted.zstd = zstd;
             session.importer_holds = None;
             session.awaits_control = true;
         }
@@ -379,6 +387,7 @@ impl ExportJob {
             let moved = session.meter.moved.load(Ordering::Relaxed);
             let bytes = moved - std::mem::replace(&mut session.moved_before, moved);
             let waiting_on_us = session.meter.waits_for_us();
+            session.meter.flow.pack(session.gauge.look(now, session.meter.reading()));
             if matches!(self.source, Source::Hashing) {
                 self.input(Input::Hashing(hashing), shared);
             }
@@ -487,6 +496,7 @@ impl Session {
             conversation: 0,
             lost: None,
             meter: Arc::new(LaneMeter::new(throttle)),
+            gauge: Gauge::default(),
             moved_before: 0,
         }
     }

@@ -123,6 +123,8 @@ struct Session {
     conversation: u32,
     lanes: u8,
     max_chunk: u32,
+    /// Packed chunks were agreed on.
+    zstd: bool,
     manifest: Option<Arc<Manifest>>,
     meter: Arc<LaneMeter>,
     moved_before: u64,

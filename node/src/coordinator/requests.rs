@@ -12,6 +12,7 @@ use super::{Coordinator, Event, Job, REMEMBERED, state_of};
 use crate::clock::{self, LastSeen};
 use crate::net::{Connected, Reply};
 use crate::store::{SessionStatus, StoreError, StoreHandle};
+use crate::transfer::Compression;
 
 impl Coordinator {
     pub(super) fn request(&mut self, peer: PeerId, from: Option<Connected>, request: &Request, reply: Reply) {
@@ -52,6 +53,7 @@ impl Coordinator {
         Allowance {
             lanes: self.shared.max_lanes,
             chunk: self.shared.max_chunk,
+            zstd: self.shared.compression != Compression::Never,
             session_expires_ms: clock::wall_ms() + limits::SESSION_TTL.as_millis() as u64,
         }
     }
@@ -89,7 +91,7 @@ impl Coordinator {
             if job.session() != Some((redeemed.granted.session_id, peer)) {
                 return reply.send(Response::Refused(Code::NotOffered));
             }
-            job.granted_again();
+            job.granted_again(redeemed.granted.zstd);
             return reply.send(granted);
         }
         job.granted(redeem.ticket_id, peer, from, redeemed.granted, &self.shared);

@@ -13,7 +13,7 @@ use crate::net::NetHandle;
 use crate::source::HashCache;
 use crate::staging::StateDir;
 use crate::store::{StoreHandle, Write};
-use crate::transfer::LaneReport;
+use crate::transfer::{Compression, LaneReport};
 
 /// What the coordinator is made of and shares with its jobs.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) max_chunk: u32,
     /// Of all sessions together.
     pub(crate) limit: Limiter,
+    pub(crate) compression: Compression,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]

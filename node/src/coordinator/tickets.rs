@@ -53,6 +53,7 @@ pub(super) struct Redeemed {
 pub(super) struct Allowance {
     pub(super) lanes: u8,
     pub(super) chunk: u32,
+    pub(super) zstd: bool,
     pub(super) session_expires_ms: u64,
 }
 
@@ -127,7 +128,9 @@ impl TicketBook {
             Some(owner) if owner != peer => return Err(Code::TicketInvalid),
             Some(_) => {
                 if let Some(granted) = &ticket.granted {
-                    return Ok(Redeemed { job: ticket.job, granted: granted.clone(), is_new: false });
+                    // the same session; whether packed chunks come is a question of each conversation
+                    let granted = Granted { zstd: ours.zstd && ask.zstd, ..granted.clone() };
+                    return Ok(Redeemed { job: ticket.job, granted, is_new: false });
                 }
             }
             // whichever clock says so: a sleeping machine or a clock set back must not keep a ticket alive
@@ -147,6 +150,7 @@ impl TicketBook {
             lanes,
             max_chunk: chunk,
             source_name: ticket.source_name.clone(),
+            zstd: ours.zstd && ask.zstd,
         };
         (ticket.owner, ticket.granted) = (Some(peer), Some(granted.clone()));
         Ok(Redeemed { job: ticket.job, granted, is_new: true })
@@ -167,7 +171,7 @@ mod tests {
         secret: Secret,
     }
 
-    const OURS: Allowance = Allowance { lanes: 4, chunk: 10_000, session_expires_ms: 5 };
+    const OURS: Allowance = Allowance { lanes: 4, chunk: 10_000, zstd: true, session_expires_ms: 5 };
 
     fn at(secs: u64) -> Moment {
         Moment(Duration::from_secs(secs))
@@ -185,7 +189,7 @@ mod tests {
             let ends = Ends { exporter: &exporter, importer: &importer };
             let nonce = Nonce([1; 16]);
             let proof = proof::redeem(&self.secret, self.id, ends, nonce);
-            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000 }
+            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000, zstd: false }
         }
 
         fn redeem(&mut self, peer: PeerId, ask: &Redeem, now: u64) -> Result<Redeemed, Code> {
@@ -202,6 +206,20 @@ mod tests {
         assert_eq!((first.granted.lanes, first.granted.max_chunk), (2, 10_000));
         let again = case.redeem(peer, &ask, 700).expect("the same session, expiry or not");
         assert_eq!((again.is_new, again.granted), (false, first.granted));
+    }
+
+    // SPEC §6.3
+    #[test]
+    fn packed_chunks_are_granted_to_who_asks_for_them_each_time_anew() {
+        let (mut case, peer) = (case(), PeerId::random());
+        let zstd = |case: &mut Case, zstd| {
+            let ask = Redeem { zstd, ..case.ask(peer) };
+            case.redeem(peer, &ask, 1).expect("granted").granted.zstd
+        };
+        assert_eq!([true, false, true].map(|asked| zstd(&mut case, asked)), [true, false, true]);
+        let ask = Redeem { zstd: true, ..case.ask(peer) };
+        let never = case.book.redeem(peer, &ask, Allowance { zstd: false, ..OURS }, at(1), 1000).expect("granted");
+        assert!(!never.granted.zstd);
     }
 
     // RELIABILITY A75-A78, A81: one answer for everything that is wrong

@@ -83,6 +83,7 @@ impl Completion {
             reused_files: 0,
             reused_bytes: 0,
             payload_bytes: 0,
+            wire_bytes: 0,
             notes: Vec::new(),
         }
     }

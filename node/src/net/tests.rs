@@ -162,6 +162,7 @@ fn redeem() -> Request {
         proof: Digest([3; 32]),
         max_lanes: 4,
         max_chunk: 1,
+        zstd: false,
     })
 }
 
@@ -173,6 +174,7 @@ fn granted() -> Response {
         lanes: 4,
         max_chunk: 1,
         source_name: "tree".into(),
+        zstd: false,
     })
 }
 

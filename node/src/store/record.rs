@@ -123,6 +123,8 @@ impl Grant {
             lanes: self.lanes,
             max_chunk: self.max_chunk,
             source_name,
+            // agreed anew in each conversation
+            zstd: false,
         }
     }
 }

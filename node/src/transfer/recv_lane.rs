@@ -10,6 +10,7 @@ use me_sync_protocol::ids::EntryIndex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::pack::Unpacker;
 use super::{FailureDetail, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::link::{FrameReader, LinkError};
 use crate::staging::{StageError, StagedFile, StagingWriter};
@@ -32,7 +33,8 @@ impl RecvLane {
     pub(crate) async fn run(self, mut frames: FrameReader<Stream>, reports: Reports) {
         let (batches, inbox) = mpsc::channel(LANE_QUEUE);
         let Self { receiver, writer, meter, stop } = self;
-        let disk = Disk { receiver, writer, meter, file: None, reports: reports.clone() };
+        let unpacker = Unpacker::default();
+        let disk = Disk { receiver, writer, meter, unpacker, file: None, reports: reports.clone() };
         let thread = tokio::task::spawn_blocking(move || disk.run(inbox));
         let closing = pump(&mut frames, &batches, &stop).await;
         drop(batches);
@@ -77,6 +79,7 @@ struct Disk {
     receiver: LaneReceiver,
     writer: StagingWriter,
     meter: Arc<LaneMeter>,
+    unpacker: Unpacker,
     file: Option<OpenFile>,
     reports: Reports,
 }
@@ -144,14 +147,12 @@ impl Disk {
                 Ok(staged) => self.file = Some(OpenFile { staged, arrived: 0 }),
                 Err(e) => self.fail(index, &e, batch),
             },
-            LaneStep::Write(bytes) => {
-                self.meter.payload.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                if let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) {
-                    file.arrived += bytes.len() as u64;
-                    self.meter.in_flight.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    if let Err(e) = self.meter.on_disk(|| file.staged.write(&bytes)) {
-                        self.fail(index, &e, batch);
-                    }
+            LaneStep::Write(bytes) => self.write(&bytes, bytes.len(), batch),
+            LaneStep::Unpack(packed) => {
+                // SPEC 8.2-3: a peer that sends little which unpacks to much is not to blame for the time it takes
+                let content = self.meter.on_disk(|| self.unpacker.unpack(&packed));
+                if let LaneStep::Write(bytes) = self.receiver.unpacked(&packed, content)? {
+                    self.write(&bytes, packed.body_len(), batch);
                 }
             }
             LaneStep::Keep(verified) => {
@@ -175,6 +176,19 @@ impl Disk {
             LaneStep::Ignore => self.drop_file(),
         }
         Ok(())
+    }
+
+    /// Content that came as so many bytes.
+    fn write(&mut self, bytes: &[u8], on_wire: usize, batch: &mut Batch) {
+        let len = bytes.len() as u64;
+        self.meter.payload.fetch_add(len, Ordering::Relaxed);
+        self.meter.wire.fetch_add(on_wire as u64, Ordering::Relaxed);
+        let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) else { return };
+        file.arrived += len;
+        self.meter.in_flight.fetch_add(len, Ordering::Relaxed);
+        if let Err(e) = self.meter.on_disk(|| file.staged.write(bytes)) {
+            self.fail(index, &e, batch);
+        }
     }
 
     /// The disk refused: what there is of the file goes, the rest of it is passed over until its end.

@@ -14,15 +14,21 @@ use me_sync_protocol::frame::{FileBegin, FileEnd, Frame, PartialFile};
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::limits::FRAME_HEADER;
 use me_sync_protocol::manifest::{Manifest, Node};
+use me_sync_protocol::packed::PACKED_HEADER;
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use super::{LANE_QUEUE, LaneEvent, LaneMeter, Reports};
+use super::pack::ChunkPacker;
+use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::source::{ReadError, SnapshotReader};
 
 /// A batch of packed frames is sent when it is at least this long.
 const BATCH: usize = 256 << 10;
+/// Or when it stands for this much content: packed, a batch of that length could stand for gigabytes, and nothing would
+/// move until they are read.
+const BATCH_CONTENT: u64 = 1 << 20;
 /// Rounds that may wait for a lane: one at a time.
 pub(crate) const WORK_QUEUE: usize = 1;
 
@@ -56,6 +62,8 @@ pub(crate) struct SendLane {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) reader: SnapshotReader,
     pub(crate) chunk: usize,
+    /// [`Compression::Never`] where it was not agreed on.
+    pub(crate) compression: Compression,
     pub(crate) meter: Arc<LaneMeter>,
     /// Ends the sending.
     pub(crate) stop: CancellationToken,
@@ -71,6 +79,7 @@ struct Packed {
     frames: Bytes,
     files: u64,
     bytes: u64,
+    wire: u64,
     failed: Vec<(EntryIndex, Code)>,
 }
 
@@ -95,8 +104,9 @@ impl SendLane {
             if written.is_err() {
                 break true;
             }
-            let Packed { files, bytes, failed, .. } = packed;
+            let Packed { files, bytes, wire, failed, .. } = packed;
             meter.payload.fetch_add(bytes, Ordering::Relaxed);
+            meter.wire.fetch_add(wire, Ordering::Relaxed);
             if !reports.send(LaneEvent::Sent { files, bytes, failed }).await {
                 break false;
             }
@@ -139,9 +149,12 @@ async fn write(stream: &mut Stream, mut frames: &[u8], flush: bool, meter: &Lane
 struct Packer {
     lane: SendLane,
     batches: mpsc::Sender<Packed>,
+    chunks: ChunkPacker,
     buffer: BytesMut,
     files: u64,
     bytes: u64,
+    /// Length of `bytes` on the wire.
+    wire: u64,
     failed: Vec<(EntryIndex, Code)>,
 }
 
@@ -150,20 +163,24 @@ struct Gone;
 
 impl Packer {
     fn new(lane: SendLane, batches: mpsc::Sender<Packed>) -> Self {
-        Self { lane, batches, buffer: BytesMut::new(), files: 0, bytes: 0, failed: Vec::new() }
+        let chunks = ChunkPacker::new(lane.compression, lane.meter.clone());
+        Self { lane, batches, chunks, buffer: BytesMut::new(), files: 0, bytes: 0, wire: 0, failed: Vec::new() }
     }
 
     fn run(mut self, mut work: mpsc::Receiver<Arc<WorkList>>) {
+        let meter = self.lane.meter.clone();
         while let Some(list) = work.blocking_recv() {
-            while let Some(index) = list.take() {
-                if self.file(index, list.offset(index)).is_err() {
-                    return;
-                }
-            }
-            if self.flush().is_err() {
+            if meter.flow.working(|| self.round(&list)).is_err() {
                 return;
             }
         }
+    }
+
+    fn round(&mut self, list: &WorkList) -> Result<(), Gone> {
+        while let Some(index) = list.take() {
+            self.file(index, list.offset(index))?;
+        }
+        self.flush()
     }
 
     fn file(&mut self, index: EntryIndex, offset: u64) -> Result<(), Gone> {
@@ -183,7 +200,7 @@ impl Packer {
         codec::encode(&Frame::FileEnd(FileEnd { index, failed }), &mut self.buffer);
         self.files += 1;
         self.failed.extend(failed.map(|code| (index, code)));
-        if self.buffer.len() >= BATCH { self.flush() } else { Ok(()) }
+        self.flush_if_full()
     }
 
     /// Reads the file straight into the send buffer, chunk by chunk.
@@ -194,6 +211,7 @@ impl Packer {
             Err(e) => return Ok(Err(e)),
         };
         file.seek(offset);
+        self.chunks.begin();
         let mut left = file.size().saturating_sub(offset);
         #[cfg(feature = "test-hooks")]
         let mut offset = offset;
@@ -220,13 +238,28 @@ impl Packer {
                 self.lane.faults.corrupt(index, offset, &mut self.buffer[at..]);
                 offset += want as u64;
             }
-            self.bytes += want as u64;
+            self.pack_last(header);
             left -= want as u64;
-            if self.buffer.len() >= BATCH {
-                self.flush()?;
-            }
+            self.flush_if_full()?;
         }
         Ok(meter.on_disk(|| file.finish()))
+    }
+
+    /// Puts the packed form of the chunk at the end of the buffer in its place, if it has one.
+    fn pack_last(&mut self, header: usize) {
+        let content = &self.buffer[header + FRAME_HEADER..];
+        let len = content.len();
+        self.bytes += len as u64;
+        self.wire += match self.chunks.pack(content) {
+            Some(zstd) => {
+                let frame = |len| u32::try_from(len).unwrap_or(u32::MAX);
+                self.buffer.truncate(header);
+                codec::put_packed_header(frame(len), frame(zstd.len()), &mut self.buffer);
+                self.buffer.extend_from_slice(zstd);
+                PACKED_HEADER + zstd.len()
+            }
+            None => len,
+        } as u64;
     }
 
     fn declared(&self, index: EntryIndex) -> Option<(u64, me_sync_protocol::ids::Digest)> {
@@ -234,6 +267,10 @@ impl Packer {
             Node::File { size, sha256 } => Some((size, sha256)),
             Node::Dir | Node::Symlink { .. } => None,
         }
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), Gone> {
+        if self.buffer.len() >= BATCH || self.bytes >= BATCH_CONTENT { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Gone> {
@@ -244,9 +281,16 @@ impl Packer {
             frames: self.buffer.split().freeze(),
             files: std::mem::take(&mut self.files),
             bytes: std::mem::take(&mut self.bytes),
+            wire: std::mem::take(&mut self.wire),
             failed: std::mem::take(&mut self.failed),
         };
         self.buffer.reserve(BATCH + self.lane.chunk + 1024);
-        self.batches.blocking_send(packed).map_err(|_| Gone)
+        match self.batches.try_send(packed) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(packed)) => {
+                self.lane.meter.flow.held(|| self.batches.blocking_send(packed)).map_err(|_| Gone)
+            }
+            Err(TrySendError::Closed(_)) => Err(Gone),
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::frame::{FailedEntry, FileBegin, FileEnd, Frame};
 use crate::hash::Hasher;
 use crate::ids::{Digest, EntryIndex};
 use crate::manifest::{Manifest, Node};
+use crate::packed::Packed;
 use crate::reason::{Code, FailureReason};
 
 /// What the lane's writer does next.
@@ -20,6 +21,8 @@ pub enum LaneStep {
     Continue(EntryIndex, u64),
     /// Append these bytes, hashed already.
     Write(Bytes),
+    /// Unpack this into a buffer of [`Packed::unpacked`] bytes and give the result to [`LaneReceiver::unpacked`].
+    Unpack(Packed),
     /// Close and keep the file.
     Keep(VerifiedFile),
     /// Throw away what there is of the file.
@@ -39,6 +42,7 @@ pub struct LaneReceiver {
     manifest: Arc<Manifest>,
     requested: Arc<Requested>,
     max_chunk: usize,
+    takes_packed: bool,
     current: Option<Incoming>,
 }
 
@@ -55,7 +59,12 @@ struct Incoming {
 impl LaneReceiver {
     /// A lane of a session over this manifest. Chunks over `max_chunk` bytes break what was agreed.
     pub fn new(manifest: Arc<Manifest>, requested: Arc<Requested>, max_chunk: u32) -> Self {
-        Self { manifest, requested, max_chunk: max_chunk as usize, current: None }
+        Self { manifest, requested, max_chunk: max_chunk as usize, takes_packed: false, current: None }
+    }
+
+    /// Whether packed chunks were agreed on; without that they are refused.
+    pub fn taking_packed(self, agreed: bool) -> Self {
+        Self { takes_packed: agreed, ..self }
     }
 
     /// The entry that is under way.
@@ -71,6 +80,7 @@ impl LaneReceiver {
         match frame {
             Frame::FileBegin(begin) => self.begin(begin),
             Frame::FileChunk(bytes) => self.chunk(bytes),
+            Frame::FilePacked(packed) => self.packed(packed),
             Frame::FileEnd(end) => self.end(end),
             Frame::Hello(_)
             | Frame::Ack(_)
@@ -90,6 +100,23 @@ impl LaneReceiver {
         }
     }
 
+    /// What [`LaneStep::Unpack`] came to; none if that cannot be unpacked.
+    ///
+    /// # Errors
+    /// It is not what was declared (SPEC §5.4); the session ends.
+    pub fn unpacked(&mut self, packed: &Packed, content: Option<Bytes>) -> Result<LaneStep, Violation> {
+        let file = self.current.as_mut().ok_or(Violation::unexpected("a chunk of no file"))?;
+        match content {
+            Some(content) if content.len() == packed.unpacked() as usize => {
+                file.hash.update(&content);
+                Ok(LaneStep::Write(content))
+            }
+            Some(_) | None => {
+                Err(Violation { code: Code::FrameUnknown, what: "a packed chunk does not unpack to what it declares" })
+            }
+        }
+    }
+
     /// The writer could not store the file: the rest of it is passed over and it counts as failed.
     pub fn fail(&mut self, reason: FailureReason) {
         if let Some(file) = &mut self.current {
@@ -98,7 +125,8 @@ impl LaneReceiver {
     }
 
     /// The lane is gone: what there is of the current file, to be continued later; none if that is nothing, or if the
-    /// file has failed and what is staged of it is to be thrown away. Every [`LaneStep::Write`] must have been done.
+    /// file has failed and what is staged of it is to be thrown away. Every [`LaneStep::Write`] and
+    /// [`LaneStep::Unpack`] must have been done.
     ///
     /// A file of which all bytes are here and right, and only `file_end` is not, is kept too: its offset is its size.
     pub fn suspend(self) -> Option<Partial> {
@@ -136,12 +164,31 @@ impl LaneReceiver {
         Ok(if arrived == 0 { LaneStep::Create(index) } else { LaneStep::Continue(index, arrived) })
     }
 
+    fn packed(&mut self, packed: Packed) -> Result<LaneStep, Violation> {
+        if !self.takes_packed {
+            return Err(Violation::unexpected("a packed chunk that was not agreed on"));
+        }
+        // what is passed over need not be unpacked
+        Ok(if self.admits(packed.unpacked() as usize)? { LaneStep::Unpack(packed) } else { LaneStep::Ignore })
+    }
+
     fn chunk(&mut self, bytes: Bytes) -> Result<LaneStep, Violation> {
+        if !self.admits(bytes.len())? {
+            return Ok(LaneStep::Ignore);
+        }
+        if let Some(file) = &mut self.current {
+            file.hash.update(&bytes);
+        }
+        Ok(LaneStep::Write(bytes))
+    }
+
+    /// Counts so many bytes of content for the file under way. False if they are to be passed over.
+    fn admits(&mut self, content: usize) -> Result<bool, Violation> {
         let file = self.current.as_mut().ok_or(Violation::unexpected("a chunk of no file"))?;
-        if bytes.len() > self.max_chunk {
+        if content > self.max_chunk {
             return Err(Violation { code: Code::FrameTooLarge, what: "a chunk larger than was agreed" });
         }
-        file.arrived = file.arrived.saturating_add(bytes.len() as u64);
+        file.arrived = file.arrived.saturating_add(content as u64);
         let surplus = file.arrived.saturating_sub(file.size);
         if surplus > 0 {
             file.failed.get_or_insert(FailureReason::SizeMismatch);
@@ -150,11 +197,7 @@ impl LaneReceiver {
         if surplus > self.max_chunk as u64 {
             return Err(Violation { code: Code::SizeMismatch, what: "a file goes on and on past its declared size" });
         }
-        if file.failed.is_some() {
-            return Ok(LaneStep::Ignore);
-        }
-        file.hash.update(&bytes);
-        Ok(LaneStep::Write(bytes))
+        Ok(file.failed.is_none())
     }
 
     fn end(&mut self, end: FileEnd) -> Result<LaneStep, Violation> {

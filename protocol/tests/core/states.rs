@@ -205,6 +205,13 @@ pub(crate) fn drain_exporter(core: &mut Exporter) -> Vec<exporter::Output> {
     .collect()
 }
 
+/// 300 times the letter a.
+pub(crate) fn packed() -> me_sync_protocol::packed::Packed {
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x2c, 0x00, 0x63, 0x09, 0x00, b'a'];
+    let packed = me_sync_protocol::packed::Packed::new(300, Bytes::copy_from_slice(&zstd));
+    packed.expect("one frame of that length")
+}
+
 /// One plausible frame of every type, for a tree whose entries 0 and 1 are files, and which has four in all.
 pub(crate) fn every_frame(tree: &Tree) -> Vec<Frame> {
     use me_sync_protocol::frame::{Abort, Ack, FinalizeResult, Progress, RetryEnd, Role, StreamHello};
@@ -220,6 +227,7 @@ pub(crate) fn every_frame(tree: &Tree) -> Vec<Frame> {
         Frame::ManifestEnd(ManifestEnd { manifest_sha256: tree.manifest.sha256() }),
         begin(tree, EntryIndex(0)),
         Frame::FileChunk(Bytes::from_static(b"x")),
+        Frame::FilePacked(packed()),
         end(EntryIndex(0)),
         Frame::PhaseEnd(PhaseEnd { files: 2, bytes: 0 }),
         retry_request(1, &[1], false),

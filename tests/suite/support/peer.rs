@@ -17,6 +17,7 @@ use me_sync_protocol::frame::{
 use me_sync_protocol::ids::{Digest, EntryIndex, Nonce, Secret, SessionId, TicketId};
 use me_sync_protocol::manifest::{Manifest, ManifestAssembler};
 use me_sync_protocol::message::{Granted, Hello, Redeem, Request, Response, encode};
+use me_sync_protocol::packed::Packed;
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
@@ -65,6 +66,7 @@ pub(crate) fn granted() -> Granted {
         lanes: 4,
         max_chunk: 256 << 10,
         source_name: "source".into(),
+        zstd: false,
     }
 }
 
@@ -202,7 +204,7 @@ impl Peer {
         let ends = Ends { exporter: &ticket.peer_id, importer: &importer };
         let nonce = Nonce([5; 16]);
         let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
-        Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes: 1, max_chunk: 256 << 10 }
+        Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes: 1, max_chunk: 256 << 10, zstd: false }
     }
 
     /// Redeems; the raw answer.
@@ -215,9 +217,7 @@ impl Peer {
     pub(crate) async fn importing(&mut self, ticket: &Ticket) -> Importing {
         let answer = self.redeem(ticket).await;
         let Ok(Response::Granted(granted)) = Response::decode(&answer) else { panic!("not granted: {answer:?}") };
-        let hello = StreamHello { session_id: granted.session_id, role: Role::Control };
-        let control = self.open(exporter(ticket), hello).await.expect("acknowledged");
-        Importing { granted, control }
+        Importing::open(self, ticket, granted).await
     }
 
     /// Opens a stream with a greeting; the code when it is refused.
@@ -412,6 +412,24 @@ pub(crate) fn chunk(content: &[u8]) -> Frame {
     Frame::FileChunk(content.to_vec().into())
 }
 
+/// A packed chunk that says that it holds `declared` bytes and holds `times` times the letter a: a few bytes, whatever
+/// the numbers are. `declared` is at least 64 KiB.
+pub(crate) fn packed_run(declared: u32, times: u32) -> Frame {
+    const MOST: u32 = 128 << 10;
+    let mut zstd = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &declared.to_le_bytes()].concat();
+    let mut left = times;
+    loop {
+        let block = left.min(MOST);
+        left -= block;
+        let header = u32::from(left == 0) | 1 << 1 | block << 3;
+        zstd.extend([&header.to_le_bytes()[..3], b"a"].concat());
+        if left == 0 {
+            break;
+        }
+    }
+    Frame::FilePacked(Packed::new(declared, zstd.into()).expect("its outline is right"))
+}
+
 pub(crate) fn end(index: u32) -> Frame {
     Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None })
 }
@@ -424,10 +442,22 @@ pub(crate) fn phase_end(files: u64, bytes: u64) -> Frame {
 #[derive(Default)]
 pub(crate) struct Served {
     pub(crate) files: Vec<u32>,
+    /// Content that came raw, …
     pub(crate) bytes: u64,
+    /// … and packed.
+    pub(crate) packed: u64,
+    /// Files that came to their end.
+    pub(crate) ended: usize,
 }
 
 impl Importing {
+    /// Opens the control stream of a session that was granted.
+    pub(crate) async fn open(peer: &mut Peer, ticket: &Ticket, granted: Granted) -> Self {
+        let hello = StreamHello { session_id: granted.session_id, role: Role::Control };
+        let control = peer.open(exporter(ticket), hello).await.expect("acknowledged");
+        Self { granted, control }
+    }
+
     /// Takes the manifest, up to the question what is missing.
     pub(crate) async fn manifest(&mut self) -> Manifest {
         let mut assembler = None;
@@ -464,6 +494,8 @@ impl Importing {
                     match frame {
                         Frame::FileBegin(begin) => served.files.push(begin.index.0),
                         Frame::FileChunk(bytes) => served.bytes += bytes.len() as u64,
+                        Frame::FilePacked(packed) => served.packed += u64::from(packed.unpacked()),
+                        Frame::FileEnd(_) => served.ended += 1,
                         _ => {}
                     }
                 }

@@ -12,7 +12,7 @@ use super::{ExportJob, Source};
 use crate::coordinator::control::ControlLink;
 use crate::coordinator::{Shared, streams};
 use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
-use crate::transfer::{LaneEvent, Reports};
+use crate::transfer::{Compression, LaneEvent, Reports};
 
 /// One control stream with its lanes.
 #[derive(Debug)]
@@ -102,6 +102,7 @@ impl ExportJob {
                     manifest: snapshot.manifest().clone(),
                     reader: snapshot.reader(),
                     chunk: session.granted.max_chunk as usize,
+                    compression: if session.granted.zstd { shared.compression } else { Compression::Never },
                     meter: session.meter.clone(),
                     stop: connection.stop.clone(),
                     release: connection.release.clone(),

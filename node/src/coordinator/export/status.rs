@@ -55,11 +55,13 @@ impl ExportJob {
     pub(super) fn completion(&self) -> Completion {
         let Source::Ready(snapshot) = &self.source else { return Completion::nothing() };
         let notes = view::skipped_notes(snapshot.skipped());
-        Completion { notes, payload_bytes: self.payload(), ..Completion::of(snapshot.manifest()) }
+        let (payload_bytes, wire_bytes) = self.payload();
+        Completion { notes, payload_bytes, wire_bytes, ..Completion::of(snapshot.manifest()) }
     }
 
-    fn payload(&self) -> u64 {
-        self.session.as_ref().map_or(0, |s| s.meter.payload.load(Ordering::Relaxed))
+    /// Payload bytes that went over the network in this process, and as how many.
+    fn payload(&self) -> (u64, u64) {
+        self.session.as_ref().map_or((0, 0), |s| s.meter.payload())
     }
 
     pub(super) fn hashing_counters(&self) -> Counters {
@@ -81,7 +83,6 @@ impl ExportJob {
             Some(session) if !hashing => session.core.counters(),
             _ => self.hashing_counters(),
         };
-        let moved = self.session.as_ref().map_or(0, |s| s.meter.moved.load(Ordering::Relaxed));
         let detail = match (phase, hashing, self.session.is_some()) {
             (_, true, _) => "reading and hashing the source",
             (Phase::NearbyConnecting, _, false) if self.record.peer.is_some() => {
@@ -99,7 +100,8 @@ impl ExportJob {
             next_try_in_secs: 0,
             reason: None,
         });
-        let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { moved });
+        let (payload, wire) = self.payload();
+        let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { payload });
         let mut failures: Vec<_> = Vec::new();
         let mut failed = 0;
         if let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) {
@@ -110,7 +112,6 @@ impl ExportJob {
                 }
             }
         }
-        let payload = self.payload();
         let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut next = view.clone();
@@ -118,7 +119,7 @@ impl ExportJob {
             next.progress = view::progress(counters, 0, bps, detail);
             next.waiting = waiting;
             next.limit_bps = limit.map(Rate::bytes_per_second);
-            next.payload_bytes = payload;
+            (next.payload_bytes, next.wire_bytes) = (payload, wire);
             next.failures = failures;
             next.failures_total = failed;
             let changed = next != *view;

@@ -159,7 +159,7 @@ impl ImportJob {
             Ok(()) => {
                 let mut completion = self.completion.take().unwrap_or_else(Completion::nothing);
                 (completion.reused_files, completion.reused_bytes) = self.reused;
-                completion.payload_bytes = self.payload();
+                (completion.payload_bytes, completion.wire_bytes) = self.payload();
                 self.end(Outcome::Completed(completion), Left::Applied, shared);
             }
             Err(code) => {

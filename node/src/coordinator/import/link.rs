@@ -199,7 +199,7 @@ impl ImportJob {
         match (entry, &mut self.session) {
             (Entry::Resumed(resumed), Some(session)) => {
                 tracing::info!(session = %session.id.short(), "session resumed");
-                (session.lanes, session.max_chunk) = (resumed.lanes, resumed.max_chunk);
+                (session.lanes, session.max_chunk, session.zstd) = (resumed.lanes, resumed.max_chunk, resumed.zstd);
                 // this is the tree that was meant: whatever else the person's ticket opens, the session does not end for it
                 if let Some(Ok(ticket)) = self.record.as_ref().map(|r| Ticket::parse(r.ticket_text.expose())) {
                     self.ticket = ticket;
@@ -212,7 +212,7 @@ impl ImportJob {
                 return self.end(failure.into_outcome(), Left::Failed(Code::ManifestChanged), shared);
             }
             (Entry::Granted(granted), Some(session)) if session.id == granted.session_id => {
-                (session.lanes, session.max_chunk) = (granted.lanes, granted.max_chunk);
+                (session.lanes, session.max_chunk, session.zstd) = (granted.lanes, granted.max_chunk, granted.zstd);
             }
             (Entry::Granted(granted), _) => self.granted(peer, granted, shared),
         }
@@ -248,6 +248,7 @@ impl ImportJob {
             conversation: before.as_ref().map_or(0, |s| s.conversation),
             lanes: granted.lanes,
             max_chunk: granted.max_chunk,
+            zstd: granted.zstd,
             manifest: None,
             moved_before: before.as_ref().map_or(0, |s| s.moved_before),
             meter: before.map_or_else(|| Arc::new(LaneMeter::new(self.throttle.clone())), |s| s.meter),
@@ -308,7 +309,8 @@ impl ImportJob {
         let (Link::Up(connection), Some(manifest)) = (&mut session.link, session.manifest.clone()) else { return };
         connection.lanes_open |= 1 << number;
         let lane = RecvLane {
-            receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk),
+            receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk)
+                .taking_packed(session.zstd),
             writer: staging.writer(),
             meter: session.meter.clone(),
             stop: connection.stop.clone(),

@@ -299,6 +299,7 @@ impl ImportJob {
                     conversation: 0,
                     lanes: record.grant.lanes,
                     max_chunk: record.grant.max_chunk,
+                    zstd: false,
                     manifest,
                     meter: Arc::new(LaneMeter::new(self.throttle.clone())),
                     moved_before: 0,

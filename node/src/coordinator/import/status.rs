@@ -12,9 +12,9 @@ use crate::coordinator::view;
 use crate::limit::Rate;
 
 impl ImportJob {
-    /// Payload bytes that came over the network in this process.
-    pub(super) fn payload(&self) -> u64 {
-        self.session.as_ref().map_or(0, |s| s.meter.payload.load(Ordering::Relaxed))
+    /// Payload bytes that came over the network in this process, and as how many.
+    pub(super) fn payload(&self) -> (u64, u64) {
+        self.session.as_ref().map_or((0, 0), |s| s.meter.payload())
     }
 
     /// Brings the view up to date.
@@ -29,9 +29,9 @@ impl ImportJob {
             // what of their files is staged already
             Link::Down(_) => core.partial_bytes(),
         };
-        let moved = session.meter.moved.load(Ordering::Relaxed);
+        let (payload, wire) = session.meter.payload();
         let phase = core.phase();
-        let bps = self.rate.sample(now, moved);
+        let bps = self.rate.sample(now, payload);
         let asked = self.view.borrow().review.is_some();
         let exporter = core.peer_progress().filter(|_| session.manifest.is_none());
         let next = match exporter {
@@ -71,7 +71,6 @@ impl ImportJob {
             None => Vec::new(),
         };
         let (reused_files, reused_bytes) = self.reused;
-        let payload = self.payload();
         let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut updated = view.clone();
@@ -79,7 +78,8 @@ impl ImportJob {
             updated.progress = next;
             updated.waiting = waiting;
             updated.limit_bps = limit.map(Rate::bytes_per_second);
-            (updated.reused_files, updated.reused_bytes, updated.payload_bytes) = (reused_files, reused_bytes, payload);
+            (updated.reused_files, updated.reused_bytes) = (reused_files, reused_bytes);
+            (updated.payload_bytes, updated.wire_bytes) = (payload, wire);
             if phase != Phase::Failed || !failures.is_empty() {
                 updated.failures = failures;
                 updated.failures_total = failing.len() as u64;

@@ -141,6 +141,67 @@ fn a_failed_write_and_a_failed_read_both_fail_the_file() {
     assert_eq!(lane.handle(gone), Ok(LaneStep::Drop { entry, from_exporter: Some(Code::SourceChanged) }));
 }
 
+/// 300 times the letter a, and what packs it.
+fn run() -> ([u8; 300], Packed) {
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x2c, 0x00, 0x63, 0x09, 0x00, b'a'];
+    ([b'a'; 300], Packed::new(300, Bytes::copy_from_slice(&zstd)).expect("a frame"))
+}
+
+/// A lane for one file, `size` times the letter a.
+fn lane_of_run(size: usize, max_chunk: u32, takes_packed: bool) -> LaneReceiver {
+    let mut builder = ManifestBuilder::new(None, None);
+    let node = Node::File { size: size as u64, sha256: digest(&vec![b'a'; size]) };
+    let path = RelPath::parse("run").expect("valid");
+    builder.push(&Entry { path, node, mode: None, mtime: None }).expect("valid");
+    let requested = Requested::none_of(1);
+    requested.request(EntryIndex(0));
+    let manifest = Arc::new(builder.finish().expect("valid"));
+    let mut lane = LaneReceiver::new(manifest, Arc::new(requested), max_chunk).taking_packed(takes_packed);
+    lane.handle(begin(0, &vec![b'a'; size])).expect("requested");
+    lane
+}
+
+// SPEC §5.4
+#[test]
+fn a_packed_chunk_counts_as_what_it_unpacks_to_beside_raw_ones() {
+    let (content, packed) = run();
+    let mut lane = lane_of_run(303, 4096, true);
+    lane.handle(chunk(b"aaa")).expect("inside");
+    assert_eq!(lane.handle(Frame::FilePacked(packed.clone())), Ok(LaneStep::Unpack(packed.clone())));
+    let content = Bytes::copy_from_slice(&content);
+    assert_eq!(lane.unpacked(&packed, Some(content.clone())), Ok(LaneStep::Write(content)));
+    assert_eq!(lane.handle(end(0)), Ok(LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 303 })));
+}
+
+// SPEC §5.4
+#[test]
+fn packed_chunks_that_are_not_agreed_too_large_or_not_what_they_say_end_the_session() {
+    let (content, packed) = run();
+    let refused = |mut lane: LaneReceiver| lane.handle(Frame::FilePacked(packed.clone())).map_err(|v| v.code).err();
+    assert_eq!(refused(lane_of_run(300, 4096, false)), Some(Code::FrameUnexpected));
+    assert_eq!(refused(lane_of_run(300, 299, true)), Some(Code::FrameTooLarge));
+    let outside = lane().taking_packed(true).handle(Frame::FilePacked(packed.clone())).map_err(|v| v.code);
+    assert_eq!(outside, Err(Code::FrameUnexpected));
+    for wrong in [None, Some(&content[..299]), Some(&[])] {
+        let mut lane = lane_of_run(300, 4096, true);
+        lane.handle(Frame::FilePacked(packed.clone())).expect("agreed");
+        let wrong = lane.unpacked(&packed, wrong.map(Bytes::copy_from_slice));
+        assert_eq!(wrong.map_err(|v| v.code), Err(Code::FrameUnknown));
+    }
+}
+
+// SPEC §5.4
+#[test]
+fn what_is_passed_over_is_counted_by_its_declared_length_and_not_unpacked() {
+    let (_, packed) = run();
+    let mut failed = lane_of_run(300, 4096, true);
+    failed.fail(FailureReason::IoError);
+    assert_eq!(failed.handle(Frame::FilePacked(packed.clone())), Ok(LaneStep::Ignore));
+    let mut short = lane_of_run(200, 300, true);
+    assert_eq!(short.handle(Frame::FilePacked(packed.clone())), Ok(LaneStep::Ignore), "100 bytes too many");
+    assert_eq!(short.handle(Frame::FilePacked(packed.clone())).map_err(|v| v.code), Err(Code::SizeMismatch));
+}
+
 fn continued(offset: u64) -> Frame {
     Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: digest(b"alpha"), offset })
 }

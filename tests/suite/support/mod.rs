@@ -54,6 +54,11 @@ impl TestNode {
         Self { node, ..self }
     }
 
+    /// Changes what it starts with the next time.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut NodeConfig)) {
+        change(&mut self.config);
+    }
+
     pub(crate) async fn corrupting(faults: &[(&str, u32)]) -> Self {
         let plan = FaultPlan::corrupt_first_byte(faults);
         Self::with(|config| config.faults = plan).await

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// TCP with Noise, or QUIC.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
+    /// What is packed on its way.
+    #[arg(long, value_enum, default_value_t = Compress::Auto)]
+    pub(crate) compress: Compress,
     /// Repetitions.
     #[arg(short = 'n', long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
@@ -76,6 +79,18 @@ pub(crate) enum Transport {
     Tcp,
     /// QUIC v1.
     Quic,
+}
+
+/// What is packed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Compress {
+    /// What shrinks, while the connection is slow: on one machine nothing, as a rule.
+    Auto,
+    /// Nothing.
+    Never,
+    /// Whatever shrinks.
+    Always,
 }
 
 /// The tree to make.

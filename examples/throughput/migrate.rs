@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use me_sync_node::net::{ListenAddr, Transports};
 use me_sync_node::source::{ScanOptions, Source};
 use me_sync_node::staging::TargetOptions;
-use me_sync_node::{Completion, Consent, ImportOptions, JobHandle, JobView, Node, NodeConfig, OfferOptions};
+use me_sync_node::{
+    Completion, Compression, Consent, ImportOptions, JobHandle, JobView, Node, NodeConfig, OfferOptions,
+};
 use me_sync_protocol::progress::Phase;
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::args::{Args, Transport};
+use crate::args::{Args, Compress, Transport};
 use crate::measure::{self, Cpu};
 
 /// How long an importer looks for its exporter: a large source is hashed meanwhile.
@@ -28,6 +30,8 @@ pub(crate) struct Migration {
     pub(crate) bytes: u64,
     /// File content that went over the network; the rest was found at the importer.
     pub(crate) payload_bytes: u64,
+    /// As how many bytes.
+    pub(crate) wire_bytes: u64,
     pub(crate) reused_files: u64,
     pub(crate) manifest_sha256: String,
     /// From the start of the walk until the tree is in place and durable.
@@ -79,6 +83,11 @@ fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
     config.transports = Transports { tcp: args.transport == Transport::Tcp, quic: args.transport == Transport::Quic };
     config.max_lanes = args.lanes;
     config.max_chunk = args.chunk;
+    config.compression = match args.compress {
+        Compress::Auto => Compression::Auto,
+        Compress::Never => Compression::Never,
+        Compress::Always => Compression::Always,
+    };
     config
 }
 
@@ -116,6 +125,7 @@ async fn between(exporter: &Node, importer: &Node, source: &Path, place: &Path) 
         files: done.files,
         bytes: done.bytes,
         payload_bytes: done.payload_bytes,
+        wire_bytes: done.wire_bytes,
         reused_files: done.reused_files,
         manifest_sha256: done.manifest_sha256,
         wall: marks.end.as_secs_f64(),

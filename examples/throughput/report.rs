@@ -63,7 +63,7 @@ impl Report {
             None => json!(args.plan()),
         };
         let optimized = !cfg!(debug_assertions);
-        let settings = json!({ "tree": tree, "lanes": args.lanes, "chunk": args.chunk, "transport": args.transport,
+        let settings = json!({ "tree": tree, "lanes": args.lanes, "chunk": args.chunk, "transport": args.transport, "compress": args.compress,
             "repetitions": args.repeat, "optimized": optimized });
         let what = match &args.source {
             Some(source) => source.display().to_string(),
@@ -71,11 +71,12 @@ impl Report {
         };
         let (files, bytes) = runs.first().map_or((0, 0), |r| (r.measured.files, r.measured.bytes));
         let title = format!(
-            "{what}: {files} files, {:.1} MiB; {}, lanes: {}, chunks of {} KiB{}",
+            "{what}: {files} files, {:.1} MiB; {}, lanes: {}, chunks of {} KiB, compress: {}{}",
             bytes as f64 / MIB,
             name(&args.transport),
             args.lanes,
             f64::from(args.chunk) / 1024.0,
+            name(&args.compress),
             if optimized { "" } else { "; NOT OPTIMIZED: build with --release" },
         );
         Self { settings, title, runs }

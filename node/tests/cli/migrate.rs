@@ -97,6 +97,31 @@ fn a_ticket_comes_by_variable_file_or_argument() {
 }
 
 #[test]
+fn either_side_says_whether_to_pack_and_both_are_told_what_came_of_it() {
+    let place = Place::new();
+    fs::create_dir(place.path("src")).unwrap();
+    let lines: String = (0..40_000).map(|n| format!("{n} is a line of this log\n")).collect();
+    fs::write(place.path("src/log"), &lines).unwrap();
+    for (n, (sending, receiving, is_packed)) in
+        [("always", "auto", true), ("always", "never", false)].iter().enumerate()
+    {
+        let target = format!("dst{n}");
+        let sender = place.send(&["src", "--compress", sending]);
+        let args = ["receive", &target, "--json", "--compress", receiving];
+        let got = place.run_with_input("importer", &args, &sender.ticket);
+        assert_code(&got, 0);
+        let sent = sender.wait();
+        assert_eq!(sent.stderr.contains(", packed to "), *is_packed, "{}", sent.stderr);
+        let result = events(&stdout(&got)).pop().unwrap();
+        let field = |name: &str| result[name].as_u64().unwrap();
+        assert_eq!(field("payload_bytes"), lines.len() as u64);
+        let (payload, wire) = (field("payload_bytes"), field("wire_bytes"));
+        assert!(if *is_packed { wire < payload / 2 } else { wire == payload }, "{result}");
+        assert_same(&picture(&place.path("src")), &picture(&place.path(&target)));
+    }
+}
+
+#[test]
 fn json_is_one_object_a_line_and_ends_in_a_result_on_both_sides() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

@@ -18,12 +18,13 @@ fn help_and_version_are_data_and_no_error() {
 #[test]
 fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
     let place = Place::new();
-    let wrong: [&[&str]; 12] = [
+    let wrong: [&[&str]; 13] = [
         &[],
         &["fly"],
         &["send"],
         &["send", "--expires", "25h", "."],
         &["send", "--expires", "10", "."],
+        &["send", "--compress", "sometimes", "."],
         &["receive", "--peer", "example.org:1", "x"],
         &["--listen", "host", "sessions"],
         &["peers", "--for", "13s"],

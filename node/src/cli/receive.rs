@@ -63,8 +63,8 @@ pub(crate) struct Args {
     /// DIR may be your home directory
     #[arg(long)]
     i_mean_home: bool,
-    /// never: take nothing packed; otherwise the sending device decides
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    /// Whether packed files are taken: auto or never
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
     compress: Compress,
 }
 

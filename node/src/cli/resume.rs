@@ -42,8 +42,8 @@ pub(crate) struct Args {
     /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
     #[arg(long, value_name = "RATE")]
     limit: Option<Rate>,
-    /// Pack files on their way, as with send and receive
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    /// As with send and receive
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
     compress: Compress,
 }
 

@@ -60,8 +60,8 @@ pub(crate) struct Args {
     /// Do not go on with an unfinished send of this tree
     #[arg(long)]
     new: bool,
-    /// Pack files on their way; auto: what shrinks, while the connection is slow
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "auto|never|always")]
+    /// Pack files on their way: auto, never or always
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
     compress: Compress,
 }
 

@@ -95,7 +95,7 @@ async fn a_bit_that_turns_over_breaks_the_connection_and_never_a_file() {
 async fn a_distant_exporter_gets_a_second_connection_and_a_near_one_does_not() {
     let dir = tree(2_000_000);
     let far = Course { latency: Duration::from_millis(15), ..Course::default() };
-    for (fate, connections) in [(Fate { up: far, down: far, ..Fate::default() }, 2), (Fate::default(), 1)] {
+    for (fate, connections) in [(Fate { up: far, down: far }, 2), (Fate::default(), 1)] {
         let wire = Wire::of(&dir.path().join("source")).await;
         wire.migrate(move |_| fate).await;
         assert_eq!(wire.relay.connections(), connections, "{fate:?}");
@@ -108,7 +108,7 @@ async fn without_its_second_connection_a_distant_exporter_does_with_one() {
     let far = Course { latency: Duration::from_millis(15), ..Course::default() };
     let dead = Course { end: End::After(10, How::Reset), ..far };
     let wire = Wire::of(&dir.path().join("source")).await;
-    wire.migrate(move |n| Fate { up: far, down: if n == 1 { dead } else { far }, ..Fate::default() }).await;
+    wire.migrate(move |n| Fate { up: far, down: if n == 1 { dead } else { far } }).await;
     assert_eq!(wire.relay.connections(), 2);
 }
 

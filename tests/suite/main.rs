@@ -8,6 +8,7 @@ mod isolation;
 mod limits;
 mod retry;
 mod review;
+mod several;
 mod stalls;
 mod support;
 mod tickets;

@@ -26,6 +26,7 @@ mod resume;
 mod rollback;
 mod sample_tree;
 mod send;
+mod send_many;
 mod sessions;
 mod status;
 mod stop;

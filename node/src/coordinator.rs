@@ -18,16 +18,16 @@ mod explain;
 mod export;
 mod handle;
 mod import;
+mod offer;
 mod requests;
 mod shared;
+mod sources;
 mod streams;
 mod tickets;
 mod view;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, Stream};
@@ -51,15 +51,15 @@ use self::export::ExportJob;
 use self::handle::Command;
 use self::import::{Checked, ImportJob, Opened, Staged, Swap};
 use self::shared::{expired, expired_while_up};
+use self::sources::{Hashed, HashingId, Sources};
 use self::streams::{Greeted, Greetings};
 use self::tickets::TicketBook;
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::limit::{Limiter, Throttle};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
-use crate::source::{HashProgress, Snapshot, Source, SourceError};
 use crate::staging::{StateDir, Target};
-use crate::store::{ExportRecord, ImportRecord, StoreHandle};
+use crate::store::{ImportRecord, StoreHandle};
 use crate::transfer::{Compression, LaneReport};
 
 /// Commands of callers that may wait.
@@ -71,7 +71,7 @@ const LANE_REPORTS: usize = 64;
 /// How often counters, rates and deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// Sessions that may be active at once, in each role.
-const MAX_JOBS: usize = 16;
+pub(crate) const MAX_JOBS: usize = 16;
 /// Ended jobs that are remembered for peers who ask how their session ended.
 const REMEMBERED: usize = 64;
 /// How long a job that resumes looks for its exporter at once.
@@ -84,14 +84,14 @@ enum Event {
     Inbound(Greeted),
     /// A result was noted at the record of a session that no job worked on.
     Settled(SessionId, Option<Code>),
+    /// A source is hashed, or cannot be.
+    Hashed(HashingId, Hashed),
     /// Something happened to a job.
     Job(JobId, JobEvent),
 }
 
 #[derive(Debug)]
 enum JobEvent {
-    /// Exporter: the source is hashed.
-    Hashed(Box<Result<Arc<Snapshot>, SourceError>>),
     /// Exporter: a control stream came in and is acknowledged.
     ControlAccepted(SessionId, PeerId, Box<Stream>),
     /// Something on the control stream of this conversation.
@@ -146,6 +146,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
+    sources: Sources,
     greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
@@ -188,6 +189,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
+        sources: Sources::default(),
         greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
         settled: std::collections::VecDeque::new(),
@@ -222,9 +224,9 @@ impl Coordinator {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Offer { source, ttl, earlier, reply } => {
-                let offered = self.offer(*source, ttl, earlier.map(|e| *e));
-                // a caller that is gone leaves a ticket nobody knows; it expires
+            Command::Offer { source, ttl, earlier, devices, reply } => {
+                let offered = self.offer(*source, ttl, earlier, devices);
+                // a caller that is gone leaves tickets nobody knows; they expire
                 reply.send(offered).ok();
             }
             Command::Import { ticket, peer, import, reply } => {
@@ -288,59 +290,10 @@ impl Coordinator {
         Ok(id)
     }
 
-    fn offer(
-        &mut self,
-        source: Source,
-        ttl: Duration,
-        earlier: Option<ExportRecord>,
-    ) -> Result<(TicketParts, JobHandle), Code> {
-        let id = self.admit()?;
-        let expires = self.shared.clock.now().after(ttl);
-        let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        // one that a job of this node works on is not over with its process
-        let is_live = |record: &ExportRecord| {
-            self.jobs.values().any(|job| matches!(job, Job::Export(job) if job.record().ticket == record.ticket))
-        };
-        // nor is one whose result came while its record was read
-        let is_settled =
-            |record: &ExportRecord| record.grant.as_ref().is_some_and(|g| self.settled.contains(&g.session));
-        let earlier = earlier.filter(|record| !is_live(record) && !is_settled(record));
-        let continues = earlier.is_some();
-        // a ticket for whoever comes, and besides it the earlier session, for its own importer only
-        let name =
-            source.summary().root.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
-        let (ticket, secret) = self.tickets.issue(id, expires, expires_at_ms, name.clone());
-        let parts = TicketParts { id: ticket, secret: secret.clone(), expires_at_ms, continues };
-        let fresh = export::first_record(ticket, secret, expires_at_ms, &source, name);
-        if let Some(record) = &earlier {
-            self.tickets.restore(id, record);
-        }
-        let (view, watch) = watch::channel(JobView::new(Role::Exporter));
-        let hashing = Arc::new(HashProgress::default());
-        let stop_hashing = Arc::new(AtomicBool::new(false));
-        self.hash(id, source, hashing.clone(), stop_hashing.clone());
-        let (limit, throttle) = self.limits();
-        let start = export::Start { hashing, stop_hashing, expires, throttle, fresh, earlier };
-        self.jobs.insert(id, Job::Export(Box::new(ExportJob::new(id, view, start, &self.shared))));
-        Ok((parts, JobHandle { id, view: watch, limit, coordinator: self.handle.clone() }))
-    }
-
     /// The limit of a new job, and what its lanes go by.
     fn limits(&self) -> (Limiter, Throttle) {
         let limit = Limiter::default();
         (limit.clone(), Throttle::new(limit, self.shared.limit.clone()))
-    }
-
-    /// Hashes on all cores while the importer is still on its way.
-    fn hash(&self, id: JobId, source: Source, progress: Arc<HashProgress>, stop: Arc<AtomicBool>) {
-        let events = self.shared.events.clone();
-        let cache = self.shared.hashes.clone();
-        tokio::task::spawn_blocking(move || {
-            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let hashed = source.hash(threads, cache.open(), &progress, &stop).map(Arc::new);
-            // a coordinator that is gone does not need the news
-            events.blocking_send(Event::Job(id, JobEvent::Hashed(Box::new(hashed)))).ok();
-        });
     }
 
     fn import(&mut self, ticket: Ticket, peer: PeerId, plan: ImportPlan) -> Result<JobHandle, Code> {
@@ -386,15 +339,10 @@ impl Coordinator {
         match event {
             Event::Inbound(greeted) => self.inbound(greeted),
             Event::Settled(session, failed) => self.settled(session, failed),
+            Event::Hashed(id, hashed) => self.hashed(id, &hashed),
             Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
             Event::Job(id, event) => match self.jobs.get_mut(&id) {
-                Some(Job::Export(job)) => {
-                    let hashed = matches!(event, JobEvent::Hashed(_));
-                    export_event(job, event, &self.shared);
-                    if hashed && job.session().is_none() {
-                        self.tickets.supersede(id);
-                    }
-                }
+                Some(Job::Export(job)) => export_event(job, event, &self.shared),
                 Some(Job::Import(job)) => import_event(job, event, &self.shared),
                 None => tracing::debug!("an event of a job that is gone"),
             },
@@ -511,7 +459,6 @@ impl Job {
 
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
-        JobEvent::Hashed(result) => job.hashed(*result, shared),
         // while it was acknowledged the job may have come to serve another session
         JobEvent::ControlAccepted(session, peer, stream) => {
             if job.session() == Some((session, peer)) && job.takes_control() {
@@ -542,7 +489,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Hashed(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
+        JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

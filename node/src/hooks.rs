@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::manifest::Manifest;
+
+use crate::source::HashProgress;
 
 /// Flips one byte in outgoing chunks of named files, each a number of times.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,22 @@ impl FaultPlan {
     pub(crate) fn resolve(&self, manifest: &Manifest) -> ResolvedFaults {
         let entries = self.0.iter().enumerate().filter_map(|(at, (path, _))| Some((manifest.find(path)?, at)));
         ResolvedFaults { plan: self.clone(), entries: entries.collect() }
+    }
+}
+
+/// Counts bytes that were read to be hashed; what the cache knew was not.
+#[derive(Debug, Clone, Default)]
+pub struct HashCount(Arc<AtomicU64>);
+
+impl HashCount {
+    /// All of this node.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, progress: &HashProgress) {
+        let known = progress.bytes_known.load(Ordering::Relaxed);
+        self.0.fetch_add(progress.bytes_done.load(Ordering::Relaxed).saturating_sub(known), Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,10 @@
 //! The library's face: configure a node, spawn it, offer and import trees, go on with earlier sessions, stop it.
 
+mod offers;
 mod sessions;
 mod start;
 
+pub use self::offers::{Offer, OfferError, OfferOptions};
 pub use self::sessions::{ResumeError, Unfinished};
 pub use self::start::settle;
 
@@ -11,8 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use libp2p::{Multiaddr, PeerId};
-use me_sync_protocol::ids::SessionId;
-use me_sync_protocol::limits::{DEFAULT_CHUNK, MAX_CHUNK, MAX_LANES, TICKET_TTL};
+use me_sync_protocol::limits::{DEFAULT_CHUNK, MAX_CHUNK, MAX_LANES};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
@@ -22,7 +23,6 @@ use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::limit::{self, LimitFileError, Limiter, Rate};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
-use crate::source::Source;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -30,8 +30,6 @@ use crate::transfer::Compression;
 
 /// How long a node that stops waits for its jobs.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Longest life of a ticket: 24 h.
-const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// What a node is made of. Start from [`NodeConfig::new`] and change fields.
 #[derive(Debug, Clone)]
@@ -58,6 +56,9 @@ pub struct NodeConfig {
     /// Faults for tests.
     #[cfg(feature = "test-hooks")]
     pub faults: crate::hooks::FaultPlan,
+    /// What was read to hash it.
+    #[cfg(feature = "test-hooks")]
+    pub hashed: crate::hooks::HashCount,
 }
 
 impl NodeConfig {
@@ -76,6 +77,8 @@ impl NodeConfig {
             retry: RetryPolicy::default(),
             #[cfg(feature = "test-hooks")]
             faults: crate::hooks::FaultPlan::default(),
+            #[cfg(feature = "test-hooks")]
+            hashed: crate::hooks::HashCount::default(),
         }
     }
 }
@@ -165,76 +168,6 @@ pub struct NodeHandle {
     store: StoreHandle,
     limit: Limiter,
     config: Arc<NodeConfig>,
-}
-
-/// How to offer a tree.
-#[derive(Debug, Clone, Copy)]
-pub struct OfferOptions {
-    /// Until when the ticket is good. Default: 10 minutes; at most 24 hours.
-    pub ttl: Duration,
-    /// Do not go on with an unfinished session of this tree. Default: go on.
-    pub fresh: bool,
-    /// Go on with this session; where it cannot be, the offer is refused. Default: the newest one of this tree.
-    pub session: Option<SessionId>,
-    /// Send no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
-    pub limit: Option<Rate>,
-}
-
-impl Default for OfferOptions {
-    fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false, session: None, limit: None }
-    }
-}
-
-/// An offer that waits for its importer.
-#[derive(Debug)]
-pub struct Offer {
-    /// The ticket.
-    pub ticket: Ticket,
-    /// The text to copy to the other device. It is a secret.
-    pub ticket_uri: String,
-    /// When it becomes void, in milliseconds since 1970.
-    pub expires_at_ms: u64,
-    /// The unfinished session that this offer goes on with.
-    pub continues: Option<Unfinished>,
-    /// Its job.
-    pub job: JobHandle,
-}
-
-/// An offer was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum OfferError {
-    /// A ticket lives at most 24 hours.
-    #[error("a ticket lives for at most 24 hours")]
-    Ttl,
-    /// No address is known to put into the ticket.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// The session store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// That session cannot be gone on with by offering this tree in this way.
-    #[error("session {session} does not send this tree", session = session.short())]
-    Unknown {
-        /// Which.
-        session: SessionId,
-    },
-    /// The node takes no more jobs.
-    #[error("the node takes no more jobs ({0})")]
-    Refused(Code),
-}
-
-impl OfferError {
-    /// The stable code.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Ttl => Code::TicketInvalid,
-            Self::Net(e) => e.code(),
-            Self::Store(e) => e.code(),
-            Self::Unknown { .. } => Code::SessionUnknown,
-            Self::Refused(code) => *code,
-        }
-    }
 }
 
 /// Who agreed to replace what is at the target.
@@ -364,12 +297,15 @@ impl Node {
         let (net, net_events) = net::spawn(net_config).await?;
         start::remember_ports(net.clone(), store.clone(), ports);
         let state = Arc::new(state);
+        let hashes = Hashes::new(config.state_dir.clone());
+        #[cfg(feature = "test-hooks")]
+        let hashes = hashes.counted(config.hashed.clone());
         let coordinator = coordinator::spawn(Setup {
             net: net.clone(),
             net_events,
             state: state.clone(),
             store: store.clone(),
-            hashes: Hashes::new(config.state_dir.clone()),
+            hashes,
             retry: config.retry,
             max_lanes,
             max_chunk,
@@ -411,37 +347,6 @@ impl NodeHandle {
     /// This node's PeerId.
     pub fn peer_id(&self) -> String {
         self.net.local_peer().to_string()
-    }
-
-    /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way. An unfinished session of
-    /// the same tree goes on, with its ticket, which is good for its importer only.
-    ///
-    /// # Errors
-    /// See [`OfferError`].
-    pub async fn offer(&self, source: Source, options: OfferOptions) -> Result<Offer, OfferError> {
-        if options.ttl > MAX_TICKET_TTL {
-            return Err(OfferError::Ttl);
-        }
-        let addresses = self.net.addresses().await?;
-        let earlier = if options.fresh { None } else { self.earlier_offer(&source, options.session).await? };
-        if let (Some(session), None) = (options.session, &earlier) {
-            return Err(OfferError::Unknown { session });
-        }
-        let continues = earlier.as_ref().and_then(Unfinished::of_export);
-        let offered = self.coordinator.offer(source, options.ttl, earlier).await;
-        let (parts, job) = offered.map_err(OfferError::Refused)?;
-        job.set_limit(options.limit);
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let peer = self.net.local_peer().to_bytes();
-        let name = &self.config.device_name;
-        let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
-        Ok(Offer {
-            ticket_uri: ticket.to_uri(),
-            ticket,
-            expires_at_ms: parts.expires_at_ms,
-            continues: continues.filter(|_| parts.continues),
-            job,
-        })
     }
 
     /// Imports with a ticket. The target is resolved, locked and checked before anything is sent. A ticket whose

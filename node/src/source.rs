@@ -43,6 +43,16 @@ pub struct Source {
     tree: Tree,
     options: ScanOptions,
     summary: SourceSummary,
+    /// Stands for all that was found.
+    fingerprint: u64,
+}
+
+/// Two walks of this in common found the very same: names, kinds, sizes, times, inodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WalkId {
+    root: PathBuf,
+    options: ScanOptions,
+    fingerprint: u64,
 }
 
 impl Source {
@@ -68,7 +78,13 @@ impl Source {
             return Err(SourceError::Refused { report: Box::new(report) });
         }
         let summary = SourceSummary::of(walked.root_path, &walked.tree, walked.skipped);
-        Ok(Self { tree: walked.tree, options: *options, summary })
+        let fingerprint = walked.tree.fingerprint();
+        Ok(Self { tree: walked.tree, options: *options, summary, fingerprint })
+    }
+
+    /// What tells this walk from others.
+    pub(crate) fn walk_id(&self) -> WalkId {
+        WalkId { root: self.summary.root.clone(), options: self.options, fingerprint: self.fingerprint }
     }
 
     /// What may be left out.
@@ -95,7 +111,7 @@ impl Source {
         progress: &HashProgress,
         stop: &AtomicBool,
     ) -> Result<Snapshot, SourceError> {
-        let Self { mut tree, options, summary } = self;
+        let Self { mut tree, options, summary, fingerprint: _ } = self;
         let mut skipped = summary.skipped;
         let digests = hash::hash_all(&mut tree, &mut skipped, &options, threads, cache, progress, stop)?;
         Snapshot::seal(tree, digests, summary.root, skipped)

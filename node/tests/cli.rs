@@ -13,6 +13,8 @@ mod migrate;
 mod refusals;
 #[path = "cli/resume.rs"]
 mod resume;
+#[path = "cli/several.rs"]
+mod several;
 #[path = "cli/stopping.rs"]
 mod stopping;
 #[path = "cli/usage.rs"]

@@ -10,6 +10,7 @@ mod limits;
 mod packed;
 mod retry;
 mod review;
+mod several;
 mod stalls;
 mod support;
 mod tickets;

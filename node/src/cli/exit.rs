@@ -148,7 +148,7 @@ impl From<NodeError> for CliError {
 impl From<OfferError> for CliError {
     fn from(err: OfferError) -> Self {
         let exit = match &err {
-            OfferError::Ttl | OfferError::Unknown { .. } => Exit::Usage,
+            OfferError::Ttl | OfferError::Devices | OfferError::Unknown { .. } => Exit::Usage,
             OfferError::Net(_) | OfferError::Refused(_) => Exit::Node,
             OfferError::Store(err) => of_store(err),
         };

@@ -1,5 +1,6 @@
 //! Following one job to its end: progress, questions, and a stop that is asked for on the way.
 
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use me_sync_node::api::FailureView;
@@ -36,6 +37,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Follower<'a> {
     pub(crate) render: Render,
+    /// Somebody was told that a stop is under way; several jobs that stop at once say it once.
+    told: Arc<Once>,
     /// None: nobody goes on with this job, so that a stop ends it.
     keeps: Option<Keeps<'a>>,
     stop: &'a Stop,
@@ -50,12 +53,23 @@ struct Keeps<'a> {
 impl<'a> Follower<'a> {
     /// Of a job that ends with its process.
     pub(crate) fn passing(out: Out, stop: &'a Stop) -> Self {
-        Self { render: Render::new(out), keeps: None, stop }
+        Self { render: Render::new(out), told: Arc::new(Once::new()), keeps: None, stop }
     }
 
     /// Of a job whose session is kept when it is stopped; other processes see how far it is.
     pub(crate) fn keeping(status: StatusFile, globals: &'a Globals, out: Out, stop: &'a Stop) -> Self {
-        Self { render: Render::new(out), keeps: Some(Keeps { status, globals }), stop }
+        Self::showing(Render::new(out), Arc::new(Once::new()), status, globals, stop)
+    }
+
+    /// The same, shown in this way.
+    pub(crate) fn showing(
+        render: Render,
+        told: Arc<Once>,
+        status: StatusFile,
+        globals: &'a Globals,
+        stop: &'a Stop,
+    ) -> Self {
+        Self { render, told, keeps: Some(Keeps { status, globals }), stop }
     }
 
     /// Shows progress until the job asks something or ends. After a stop was asked for, waits until everything is
@@ -88,7 +102,7 @@ impl<'a> Follower<'a> {
                 _ = tick.tick() => {}
                 () = self.stop.asked(), if !stopping => {
                     until = Some(tokio::time::Instant::now() + STOP_WAIT);
-                    self.render.say("stopping; once more ends at once");
+                    self.told.call_once(|| self.render.say("stopping; once more ends at once"));
                     self.let_go(job).await;
                 }
                 () = past(until), if view.phase < Phase::Applying => {

@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use me_sync_node::api::WaitingView;
 use me_sync_node::limit::Rate;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::compress::packed;
@@ -23,10 +24,20 @@ const EVENT_EVERY: Duration = Duration::from_millis(500);
 /// Time between `waiting` objects while nothing happens.
 const WAITING_EVERY: Duration = Duration::from_secs(5);
 
+/// Which of several jobs it is that is shown.
+#[derive(Debug)]
+struct Label {
+    number: usize,
+    bars: MultiProgress,
+    /// The device's name for itself, once it is known.
+    name: Option<String>,
+}
+
 /// Shows the views of one job.
 #[derive(Debug)]
 pub(crate) struct Render {
     out: Out,
+    label: Option<Label>,
     bar: Option<ProgressBar>,
     shown: Option<(Phase, String, Instant)>,
     told: Option<(Phase, Instant)>,
@@ -42,9 +53,19 @@ pub(crate) struct Render {
 
 impl Render {
     pub(crate) fn new(out: Out) -> Self {
-        let bar = (out.terminal && !out.quiet && !out.json).then(bar);
+        Self::labelled(out, None)
+    }
+
+    /// One of several that are shown at once: each line and event says which.
+    pub(crate) fn one_of(out: Out, number: usize, bars: &MultiProgress) -> Self {
+        Self::labelled(out, Some(Label { number, bars: bars.clone(), name: None }))
+    }
+
+    fn labelled(out: Out, label: Option<Label>) -> Self {
+        let bar = (out.terminal && !out.quiet && !out.json).then(|| bar(label.as_ref()));
         Self {
             out,
+            label,
             bar,
             shown: None,
             told: None,
@@ -64,6 +85,11 @@ impl Render {
 
     /// Shows what is new in `view`.
     pub(crate) fn update(&mut self, view: &JobView) {
+        if let (Some(label), Some(peer)) = (&mut self.label, &view.peer)
+            && !peer.device_name.is_empty()
+        {
+            label.name = Some(escaped(&peer.device_name).to_string());
+        }
         if self.moving_since.is_none() && view.phase >= Phase::ManifestReceiving && view.peer.is_some() {
             self.moving_since = Some(Instant::now());
         }
@@ -78,10 +104,10 @@ impl Render {
             }
             bar.set_length(view.progress.bytes_total.max(1));
             bar.set_position(view.progress.bytes_received);
-            bar.set_message(match &view.waiting {
+            bar.set_message(self.which(match &view.waiting {
                 Some(waiting) => waiting_line(view, waiting, self.met.is_some()),
                 None => line(view),
-            });
+            }));
             bar.tick();
         } else if !self.out.quiet {
             self.plain(view);
@@ -91,10 +117,29 @@ impl Render {
 
     /// A line above the bar.
     pub(crate) fn say(&self, text: impl Display) {
+        let text = self.which(text.to_string());
         match &self.bar {
             Some(bar) => bar.suspend(|| self.out.say(text)),
             None => self.out.say(text),
         }
+    }
+
+    /// With the job's number and its device before it, where several are shown.
+    fn which(&self, text: String) -> String {
+        match &self.label {
+            Some(Label { number, name: Some(name), .. }) => format!("[{number} {name}] {text}"),
+            Some(Label { number, name: None, .. }) => format!("[{number}] {text}"),
+            None => text,
+        }
+    }
+
+    /// An object of `--json`, with the job's number where several are shown.
+    pub(crate) fn event(&self, name: &str, fields: impl Serialize) {
+        let mut fields = serde_json::to_value(fields).unwrap_or_default();
+        if let (Value::Object(fields), Some(label)) = (&mut fields, &self.label) {
+            fields.insert("offer".to_owned(), label.number.into());
+        }
+        self.out.event(name, fields);
     }
 
     /// Takes the bar away, before a question or the end.
@@ -107,7 +152,7 @@ impl Render {
     /// Puts a bar back after a question, and starts the time anew.
     pub(crate) fn resume(&mut self) {
         if self.bar.is_some() {
-            self.bar = Some(bar());
+            self.bar = Some(bar(self.label.as_ref()));
         }
         // the time a person took to answer is not the transfer's
         self.moving_since = None;
@@ -127,7 +172,7 @@ impl Render {
         }
         self.continues = false;
         let session = view.session_id.map(|id| id.to_string());
-        self.out.event(
+        self.event(
             "continuing",
             json!({ "session_id": session, "files_ok": p.files_ok, "files_total": p.files_total,
                 "bytes_received": p.bytes_received, "bytes_total": p.bytes_total }),
@@ -161,13 +206,13 @@ impl Render {
             return;
         }
         self.met = Some(how.to_owned());
-        self.out.event("peer", peer);
+        self.event("peer", peer);
     }
 
     fn say_what_changed(&mut self, view: &JobView) {
         let Some(now) = view.session_id else { return };
         if let Some(before) = self.session.replace(now).filter(|before| *before != now) {
-            self.out.event("superseded", json!({ "session_id": before.to_string(), "by": now.to_string() }));
+            self.event("superseded", json!({ "session_id": before.to_string(), "by": now.to_string() }));
             self.say(format_args!(
                 "the tree has changed since session {} began: session {} takes its place, with what has arrived",
                 before.short(),
@@ -181,7 +226,7 @@ impl Render {
         let is_due = self.told.is_none_or(|(_, at)| at.elapsed() >= EVENT_EVERY);
         if is_new || (is_due && view.waiting.is_none()) {
             self.told = Some((view.phase, Instant::now()));
-            self.out.event("progress", progress_fields(view));
+            self.event("progress", progress_fields(view));
         }
         let Some(waiting) = &view.waiting else {
             self.told_waiting = None;
@@ -189,7 +234,7 @@ impl Render {
         };
         if self.told_waiting.is_none_or(|(tries, at)| tries != waiting.tries || at.elapsed() >= WAITING_EVERY) {
             self.told_waiting = Some((waiting.tries, Instant::now()));
-            self.out.event("waiting", waiting_fields(view, waiting));
+            self.event("waiting", waiting_fields(view, waiting));
         }
     }
 
@@ -203,7 +248,7 @@ impl Render {
             *phase != view.phase || (*last != text && (is_quiet || at.elapsed() >= LINE_EVERY))
         });
         if due {
-            self.out.say(&text);
+            self.out.say(self.which(text.clone()));
             self.shown = Some((view.phase, text, Instant::now()));
         }
     }
@@ -225,8 +270,16 @@ pub(crate) fn spinner(out: Out, text: String) -> Option<ProgressBar> {
     Some(spinner)
 }
 
-fn bar() -> ProgressBar {
-    ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(8)).with_style(style(false))
+fn bar(label: Option<&Label>) -> ProgressBar {
+    match label {
+        Some(label) => label.bars.add(ProgressBar::new(1).with_style(style(false))),
+        None => ProgressBar::with_draw_target(Some(1), stderr()).with_style(style(false)),
+    }
+}
+
+/// Where bars are drawn.
+pub(crate) fn stderr() -> ProgressDrawTarget {
+    ProgressDrawTarget::stderr_with_hz(8)
 }
 
 /// A job that waits needs the room for words.

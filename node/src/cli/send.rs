@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
 use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
@@ -17,7 +18,7 @@ use super::live::StatusFile;
 use super::out::Out;
 use super::render::spinner;
 use super::stop::{Stop, blocking};
-use super::{human, qr};
+use super::{human, qr, send_many};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -25,8 +26,10 @@ Examples:
   me-sync send --expires 1h ~/photos > ticket.txt
   me-sync send --skip-unreadable --json /srv/data
   me-sync send --compress always ~/logs
+  me-sync send --devices 3 ~/photos    three tickets, read and hashed once
 
-The ticket is the only line on stdout. Whoever has it can take the tree once.
+A ticket is a line on stdout, and nothing else is. Whoever has it can take the
+tree once.
 
 A lost connection is waited out. Stopped and typed again, it goes on with the
 device that had begun; --new makes a ticket for another one instead.
@@ -63,6 +66,10 @@ pub(crate) struct Args {
     /// Pack files on their way: auto, never or always
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
     compress: Compress,
+    /// Send to so many devices at once, each with a ticket of its own
+    #[arg(long, value_name = "N", default_value = "1",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=OfferOptions::MAX_DEVICES as u64))]
+    devices: usize,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -71,6 +78,11 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let compression = args.compress.into();
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None, limit: args.limit };
+    if args.devices > 1 {
+        let result = send_many::offer(&node.handle(), source, options, args.devices, globals, out, stop).await;
+        node.shutdown().await;
+        return result;
+    }
     let result = offer(&node.handle(), source, options, !args.no_qr, globals, out, stop).await;
     node.shutdown().await;
     result?.show(out);
@@ -125,12 +137,7 @@ pub(crate) async fn offer(
 ) -> Result<Sent, CliError> {
     let root = source.summary().root.clone();
     let offer = stop.unless(node.offer(source, options)).await??;
-    out.event(
-        "ticket",
-        json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms,
-        "peer_id": node.peer_id(), "addresses": offer.ticket.addresses,
-        "continues": offer.continues.as_ref().map(|known| known.session.to_string()) }),
-    );
+    out.event("ticket", ticket_fields(node, &offer));
     match &offer.continues {
         Some(known) => show_continued(&offer, known, globals, out)?,
         None => show_ticket(&offer, options.ttl, with_qr, out)?,
@@ -143,6 +150,13 @@ pub(crate) async fn offer(
             return Ok(Sent { done, time: follower.render.moving_for(), peer });
         }
     }
+}
+
+/// A ticket for programs.
+pub(crate) fn ticket_fields(node: &NodeHandle, offer: &Offer) -> serde_json::Value {
+    json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms, "peer_id": node.peer_id(),
+        "addresses": offer.ticket.addresses,
+        "continues": offer.continues.as_ref().map(|known| known.session.to_string()) })
 }
 
 fn show_ticket(offer: &Offer, ttl: Duration, with_qr: bool, out: Out) -> Result<(), CliError> {

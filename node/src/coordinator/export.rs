@@ -9,7 +9,7 @@ mod record;
 mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use libp2p::PeerId;
 use me_sync_protocol::exporter::{Exporter, Input, Output};
@@ -22,13 +22,14 @@ use self::lanes::Connection;
 pub(super) use self::record::first_record;
 use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
+use super::sources::{Hashed, Part};
 use super::tickets::Allowance;
 use super::{Event, JobEvent, Shared, expired};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
 use crate::net::Connected;
-use crate::source::{HashProgress, Snapshot, SourceError};
+use crate::source::{HashProgress, Snapshot};
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
 use crate::transfer::gauge::Gauge;
 use crate::transfer::{LaneEvent, LaneMeter};
@@ -47,7 +48,8 @@ pub(super) struct ExportJob {
     pub(super) view: watch::Sender<JobView>,
     source: Source,
     hashing: Arc<HashProgress>,
-    stop_hashing: Arc<AtomicBool>,
+    /// Its part in the hashing, as long as it waits for that.
+    part: Option<Arc<Part>>,
     /// When the ticket is void if no importer has come.
     expires: Moment,
     record: ExportRecord,
@@ -86,8 +88,7 @@ struct Session {
 /// What an offer starts from.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) hashing: Arc<HashProgress>,
-    pub(super) stop_hashing: Arc<AtomicBool>,
+    pub(super) part: Arc<Part>,
     pub(super) expires: Moment,
     pub(super) throttle: Throttle,
     /// What the new ticket opens.
@@ -99,7 +100,7 @@ pub(super) struct Start {
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { hashing, stop_hashing, expires, throttle, fresh, earlier } = start;
+        let Start { part, expires, throttle, fresh, earlier } = start;
         let (record, fresh) = match earlier {
             Some(earlier) => (earlier, Some(fresh)),
             None => (fresh, None),
@@ -108,8 +109,8 @@ impl ExportJob {
             id,
             view,
             source: Source::Hashing,
-            hashing,
-            stop_hashing,
+            hashing: part.progress.clone(),
+            part: Some(part),
             expires,
             record,
             fresh,
@@ -260,7 +261,11 @@ impl ExportJob {
         }
     }
 
-    pub(super) fn hashed(&mut self, result: Result<Arc<Snapshot>, SourceError>, shared: &Shared) {
+    pub(super) fn hashed(&mut self, result: Hashed, shared: &Shared) {
+        self.part = None;
+        if self.is_over {
+            return;
+        }
         match result {
             Ok(snapshot) => {
                 let manifest = snapshot.manifest().clone();
@@ -273,10 +278,7 @@ impl ExportJob {
                 }
                 self.input(Input::ManifestReady(manifest), shared);
             }
-            Err(e) => {
-                let failure = Failure::described(e.code(), crate::errors::chain(&e), e.hint(), Role::Exporter);
-                self.stop(failure, shared);
-            }
+            Err(failure) => self.stop(failure, shared),
         }
     }
 
@@ -454,7 +456,7 @@ impl ExportJob {
             return;
         }
         self.is_over = true;
-        self.stop_hashing.store(true, Ordering::Relaxed);
+        self.part = None;
         self.refresh(shared.clock.now());
         self.view.send_modify(|view| view.waiting = None);
         let end = match outcome {

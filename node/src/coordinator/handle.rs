@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use me_sync_protocol::ids::{Secret, TicketId};
+use me_sync_protocol::ids::{Secret, SessionId, TicketId};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot};
@@ -20,9 +20,10 @@ pub(super) enum Command {
     Offer {
         source: Box<Source>,
         ttl: Duration,
-        /// An earlier offer of this tree, with its session.
-        earlier: Option<Box<ExportRecord>>,
-        reply: oneshot::Sender<Result<(TicketParts, JobHandle), Code>>,
+        /// Earlier offers of this tree, with their sessions.
+        earlier: Vec<ExportRecord>,
+        devices: usize,
+        reply: oneshot::Sender<Result<Vec<(TicketParts, JobHandle)>, Code>>,
     },
     Import {
         ticket: Box<Ticket>,
@@ -58,8 +59,8 @@ pub(crate) struct TicketParts {
     pub(crate) id: TicketId,
     pub(crate) secret: Secret,
     pub(crate) expires_at_ms: u64,
-    /// The ticket is that of an earlier offer, whose session goes on.
-    pub(crate) continues: bool,
+    /// The session of an earlier offer that goes on.
+    pub(crate) continues: Option<SessionId>,
 }
 
 /// An import whose target is pinned and checked.
@@ -97,11 +98,12 @@ impl CoordinatorHandle {
         &self,
         source: Source,
         ttl: Duration,
-        earlier: Option<ExportRecord>,
-    ) -> Result<(TicketParts, JobHandle), Code> {
+        earlier: Vec<ExportRecord>,
+        devices: usize,
+    ) -> Result<Vec<(TicketParts, JobHandle)>, Code> {
         let (reply, answer) = oneshot::channel();
-        let (source, earlier) = (Box::new(source), earlier.map(Box::new));
-        self.ask(Command::Offer { source, ttl, earlier, reply }, answer).await
+        let source = Box::new(source);
+        self.ask(Command::Offer { source, ttl, earlier, devices, reply }, answer).await
     }
 
     pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {

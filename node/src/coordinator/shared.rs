@@ -40,11 +40,23 @@ pub(crate) struct Shared {
 pub(crate) struct Hashes {
     state_dir: Arc<PathBuf>,
     cache: Arc<OnceLock<Option<HashCache>>>,
+    #[cfg(feature = "test-hooks")]
+    pub(super) count: crate::hooks::HashCount,
 }
 
 impl Hashes {
     pub(crate) fn new(state_dir: PathBuf) -> Self {
-        Self { state_dir: Arc::new(state_dir), cache: Arc::default() }
+        Self {
+            state_dir: Arc::new(state_dir),
+            cache: Arc::default(),
+            #[cfg(feature = "test-hooks")]
+            count: crate::hooks::HashCount::default(),
+        }
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn counted(self, count: crate::hooks::HashCount) -> Self {
+        Self { count, ..self }
     }
 
     /// Blocking. None if the file cannot be used: it only saves time.

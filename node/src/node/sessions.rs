@@ -14,7 +14,6 @@ use crate::api::{JobHandle, Role};
 use crate::clock::LastSeen;
 use crate::coordinator::{self, ResumePlan};
 use crate::net::parse_addresses;
-use crate::source::Source;
 use crate::staging::{self, StageError, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError, TargetChoices};
 
@@ -243,19 +242,6 @@ impl NodeHandle {
             matches!(answer, Ok(Response::Done | Response::Refused(Code::SessionUnknown)))
         };
         tokio::time::timeout(FAREWELL, told).await.unwrap_or(false)
-    }
-
-    /// The newest unfinished session that sends this very tree in this way, or the named one.
-    pub(super) async fn earlier_offer(
-        &self,
-        source: &Source,
-        session: Option<SessionId>,
-    ) -> Result<Option<ExportRecord>, StoreError> {
-        let (root, choices) = (&source.summary().root, source.options().into());
-        let mut exports = self.store.exports().await?;
-        exports.retain(|r| session.is_none_or(|named| r.grant.as_ref().is_some_and(|grant| grant.session == named)));
-        exports.retain(|r| !r.state.is_over() && r.grant.is_some() && r.root == *root && r.choices == choices);
-        Ok(exports.into_iter().max_by_key(|record| record.last.wall_ms))
     }
 
     /// The unfinished session that an import with this ticket goes on with: one that the ticket has begun, or one

@@ -3,6 +3,7 @@
 //! A record names its parent instead of repeating the path, so that a million entries stay below 100 MB. What the
 //! snapshot keeps of an entry lies apart from what is freed when the manifest holds it.
 
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::os::fd::OwnedFd;
 
 use me_sync_protocol::limits::{MAX_ENTRIES, MAX_MANIFEST_BYTES, MAX_MTIME_MS};
@@ -13,7 +14,7 @@ use rustix::fs::Stat;
 const NO_PARENT: u32 = u32::MAX;
 
 /// What identifies a file and tells whether it changed, as the file system gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Stamp {
     pub(super) dev: u64,
     pub(super) ino: u64,
@@ -50,7 +51,7 @@ pub(super) fn mtime((secs, nanos): (i64, u32)) -> Mtime {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     File,
     Dir,
@@ -60,7 +61,7 @@ pub(super) enum Kind {
 }
 
 /// One entry.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(super) struct Record {
     pub(super) size: u64,
     mtime_secs: i64,
@@ -84,7 +85,7 @@ impl Record {
 }
 
 /// What a snapshot remembers of a file beyond its manifest entry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub(super) struct FileId {
     pub(super) ino: u64,
     pub(super) ctime_secs: i64,
@@ -118,6 +119,14 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(root: OwnedFd, root_stamp: Option<Stamp>) -> Self {
         Self { root, root_stamp, devices: Vec::new(), records: Vec::new(), ids: Vec::new(), text: String::new() }
+    }
+
+    /// A number that two walks have in common if they found the same. It is no proof against people: they could
+    /// only make a tree of their own be taken for its own past.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.root_stamp, &self.devices, &self.records, &self.ids, &self.text).hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(super) fn records(&self) -> &[Record] {

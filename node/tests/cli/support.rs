@@ -117,6 +117,13 @@ impl Sender {
         Self { child, stdout, stderr, ticket: ticket.trim().to_owned() }
     }
 
+    /// The next line on stdout.
+    pub(crate) fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
     pub(crate) fn wait(mut self) -> Sent {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();

@@ -18,7 +18,7 @@ fn help_and_version_are_data_and_no_error() {
 #[test]
 fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
     let place = Place::new();
-    let wrong: [&[&str]; 13] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["fly"],
         &["send"],
@@ -32,6 +32,8 @@ fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
         &["send", "--limit", "20", "."],
         &["receive", "--limit", "0M", "x"],
         &["limit", "63K"],
+        &["send", "--devices", "0", "."],
+        &["send", "--devices", "17", "."],
     ];
     for args in wrong {
         let output = place.run("s", args);

@@ -1,0 +1,151 @@
+//! `me-sync send --devices N`: one tree to several devices at once, each with a ticket and a progress of its own. It ends
+//! when all of them have ended, as badly as the worst of them.
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use futures::future::join_all;
+use indicatif::MultiProgress;
+use me_sync_node::source::Source;
+use me_sync_node::{Completion, JobView, NodeHandle, Offer, OfferOptions};
+use serde_json::{Value, json};
+
+use super::exit::CliError;
+use super::follow::{Follower, Step};
+use super::globals::Globals;
+use super::human;
+use super::live::StatusFile;
+use super::out::Out;
+use super::render::{Render, stderr};
+use super::send::{ticket_fields, totals};
+use super::stop::Stop;
+
+/// How one of the offers ended.
+struct End {
+    number: usize,
+    view: JobView,
+    result: Result<Box<Completion>, CliError>,
+}
+
+/// Offers the tree, shows the tickets, and follows all offers to their ends.
+pub(crate) async fn offer(
+    node: &NodeHandle,
+    source: Source,
+    options: OfferOptions,
+    devices: usize,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
+    let (state, root) = (globals.state_dir()?, source.summary().root.clone());
+    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
+    show_tickets(node, &offers, options.ttl, out)?;
+    let (bars, told) = (MultiProgress::with_draw_target(stderr()), Arc::new(Once::new()));
+    // all of them first: each takes away what an earlier process left
+    let files: Vec<_> = offers.iter().map(|_| StatusFile::new(&state, &root)).collect();
+    let ends = (1..).zip(&offers).zip(files).map(|((number, offer), status)| {
+        let render = Render::one_of(out, number, &bars);
+        follow(number, offer, Follower::showing(render, told.clone(), status, globals, stop), out)
+    });
+    conclude(&join_all(ends).await, out)
+}
+
+/// A QR code each would push the first ticket out of sight; tickets for several devices are copied, or read by programs.
+fn show_tickets(node: &NodeHandle, offers: &[Offer], ttl: Duration, out: Out) -> Result<(), CliError> {
+    let each = human::duration(ttl);
+    out.say(format_args!("{} tickets, one a device, each good once and for {each} (keep them secret):", offers.len()));
+    for (number, offer) in (1..).zip(offers) {
+        let mut fields = ticket_fields(node, offer);
+        if let Value::Object(fields) = &mut fields {
+            fields.insert("offer".to_owned(), Value::from(number));
+        }
+        out.event("ticket", fields);
+        match &offer.continues {
+            Some(known) => {
+                let device = human::device(&known.device_name, &known.peer_id);
+                let session = known.session.short();
+                out.say(format_args!("[{number}] goes on with session {session}, for {device} only:"));
+            }
+            None => out.say(format_args!("[{number}]")),
+        }
+        out.essential(&offer.ticket_uri)?;
+    }
+    out.say("On each of the devices, type this and paste its ticket:");
+    out.say("  me-sync receive DIR");
+    Ok(())
+}
+
+/// One offer to its end, which is said at once.
+async fn follow(number: usize, offer: &Offer, mut follower: Follower<'_>, out: Out) -> End {
+    let result = loop {
+        match follower.follow(&offer.job).await {
+            Ok(Step::Completed(done)) => break Ok(done),
+            // only imports ask
+            Ok(Step::Review(_)) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    let end = End { number, view: offer.job.view(), result };
+    let time = follower.render.moving_for();
+    match &end.result {
+        Ok(done) => follower.render.say(format_args!(
+            "confirmed: the tree is verified and in place, {} came over in {}",
+            human::bytes(done.payload_bytes),
+            human::duration(time)
+        )),
+        Err(error) => {
+            follower.render.say(human::lines(&error.message));
+            if !error.hint.is_empty() {
+                follower.render.say(format_args!("  -> {}", human::lines(&error.hint)));
+            }
+        }
+    }
+    out.event("ended", end.fields());
+    end
+}
+
+impl End {
+    /// For programs.
+    fn fields(&self) -> Value {
+        let mut fields = json!({
+            "offer": self.number,
+            "session_id": self.view.session_id.map(|id| id.to_string()),
+            "peer": self.view.peer,
+            "ok": self.result.is_ok(),
+        });
+        let more = match &self.result {
+            Ok(done) => json!({ "code": null, "exit_code": 0, "payload_bytes": done.payload_bytes }),
+            Err(error) => json!({ "code": error.code, "exit_code": error.exit.code(), "message": error.message,
+                "hint": error.hint, "failures": self.view.failures, "failures_total": self.view.failures_total }),
+        };
+        if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
+            fields.extend(more);
+        }
+        fields
+    }
+}
+
+fn conclude(ends: &[End], out: Out) -> Result<(), CliError> {
+    let offers: Vec<_> = ends.iter().map(End::fields).collect();
+    let done: Vec<_> = ends.iter().filter_map(|end| end.result.as_ref().ok()).collect();
+    let failed = ends.iter().filter_map(|end| end.result.as_ref().err().map(|error| (end.number, error)));
+    let Some((number, worst)) = failed.max_by_key(|(_, error)| error.exit.code()) else {
+        out.say(format_args!("all {} devices have it", ends.len()));
+        if let Some(first) = done.first() {
+            // what came over is said of each
+            let whole = Completion { payload_bytes: first.bytes, ..(***first).clone() };
+            totals(&whole, Duration::ZERO, "there", out);
+            let mut fields = serde_json::to_value(whole).unwrap_or_default();
+            if let Value::Object(fields) = &mut fields {
+                let payload: u64 = done.iter().map(|done| done.payload_bytes).sum();
+                fields.insert("payload_bytes".to_owned(), payload.into());
+                fields.insert("offers".to_owned(), offers.into());
+            }
+            out.success(fields);
+        }
+        return Ok(());
+    };
+    let message = format!("{} of {} devices have it; [{number}] {}", done.len(), ends.len(), worst.message);
+    let (exit, code, hint) = (worst.exit, worst.code, worst.hint.clone());
+    Err(CliError { exit, code, message, hint, extra: json!({ "offers": offers }) })
+}

@@ -1,0 +1,164 @@
+//! Offering a tree, to one device or to several at once.
+
+use std::time::Duration;
+
+use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::limits::TICKET_TTL;
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::ticket::Ticket;
+
+use super::{NodeHandle, Unfinished};
+use crate::api::JobHandle;
+use crate::coordinator::{MAX_JOBS, TicketParts};
+use crate::limit::Rate;
+use crate::net::NetError;
+use crate::source::Source;
+use crate::store::{ExportRecord, StoreError};
+
+/// Longest life of a ticket: 24 h.
+const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// How to offer a tree.
+#[derive(Debug, Clone, Copy)]
+pub struct OfferOptions {
+    /// Until when the ticket is good. Default: 10 minutes; at most 24 hours.
+    pub ttl: Duration,
+    /// Do not go on with an unfinished session of this tree. Default: go on.
+    pub fresh: bool,
+    /// Go on with this session; where it cannot be, the offer is refused. Default: the newest one of this tree.
+    pub session: Option<SessionId>,
+    /// Send no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
+    pub limit: Option<Rate>,
+}
+
+impl OfferOptions {
+    /// Most devices that one tree is offered to at once.
+    pub const MAX_DEVICES: usize = MAX_JOBS;
+}
+
+impl Default for OfferOptions {
+    fn default() -> Self {
+        Self { ttl: TICKET_TTL, fresh: false, session: None, limit: None }
+    }
+}
+
+/// An offer that waits for its importer.
+#[derive(Debug)]
+pub struct Offer {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// The text to copy to the other device. It is a secret.
+    pub ticket_uri: String,
+    /// When it becomes void, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+    /// The unfinished session that this offer goes on with.
+    pub continues: Option<Unfinished>,
+    /// Its job.
+    pub job: JobHandle,
+}
+
+/// An offer was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// A ticket lives at most 24 hours.
+    #[error("a ticket lives for at most 24 hours")]
+    Ttl,
+    /// No address is known to put into the ticket.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The session store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// That session cannot be gone on with by offering this tree in this way.
+    #[error("session {session} does not send this tree", session = session.short())]
+    Unknown {
+        /// Which.
+        session: SessionId,
+    },
+    /// That many devices are not served at once.
+    #[error("a tree is offered to 1 to {MAX_DEVICES} devices at once", MAX_DEVICES = OfferOptions::MAX_DEVICES)]
+    Devices,
+    /// The node takes no more jobs.
+    #[error("the node takes no more jobs ({0})")]
+    Refused(Code),
+}
+
+impl OfferError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Ttl => Code::TicketInvalid,
+            Self::Net(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Unknown { .. } => Code::SessionUnknown,
+            Self::Devices => Code::Busy,
+            Self::Refused(code) => *code,
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way. An unfinished session of
+    /// the same tree goes on, with its ticket, which is good for its importer only.
+    ///
+    /// # Errors
+    /// See [`OfferError`].
+    pub async fn offer(&self, source: Source, options: OfferOptions) -> Result<Offer, OfferError> {
+        let mut offers = self.offer_to_many(source, options, 1).await?;
+        offers.pop().ok_or(OfferError::Devices)
+    }
+
+    /// Offers one walked tree to several devices: as many tickets, and for all of them one hashing and one manifest.
+    /// Unfinished sessions of the same tree go on, the newest first, as far as there are offers for them.
+    ///
+    /// # Errors
+    /// See [`OfferError`].
+    pub async fn offer_to_many(
+        &self,
+        source: Source,
+        options: OfferOptions,
+        devices: usize,
+    ) -> Result<Vec<Offer>, OfferError> {
+        if options.ttl > MAX_TICKET_TTL {
+            return Err(OfferError::Ttl);
+        }
+        if !(1..=OfferOptions::MAX_DEVICES).contains(&devices) {
+            return Err(OfferError::Devices);
+        }
+        let addresses: Vec<_> = self.net.addresses().await?.iter().map(ToString::to_string).collect();
+        let earlier = if options.fresh { Vec::new() } else { self.earlier_offers(&source, options.session).await? };
+        if let (Some(session), true) = (options.session, earlier.is_empty()) {
+            return Err(OfferError::Unknown { session });
+        }
+        let known: Vec<_> = earlier.iter().filter_map(Unfinished::of_export).collect();
+        let offered = self.coordinator.offer(source, options.ttl, earlier, devices).await;
+        let offered = offered.map_err(OfferError::Refused)?;
+        let offers = offered.into_iter().map(|(parts, job)| {
+            job.set_limit(options.limit);
+            self.offer_of(parts, job, addresses.clone(), &known)
+        });
+        Ok(offers.collect())
+    }
+
+    fn offer_of(&self, parts: TicketParts, job: JobHandle, addresses: Vec<String>, known: &[Unfinished]) -> Offer {
+        let peer = self.net.local_peer().to_bytes();
+        let name = &self.config.device_name;
+        let continues = known.iter().find(|known| parts.continues == Some(known.session)).cloned();
+        let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
+        Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, continues, job }
+    }
+
+    /// The unfinished sessions that send this very tree in this way, the newest first, or the named one.
+    async fn earlier_offers(
+        &self,
+        source: &Source,
+        session: Option<SessionId>,
+    ) -> Result<Vec<ExportRecord>, StoreError> {
+        let (root, choices) = (&source.summary().root, source.options().into());
+        let mut exports = self.store.exports().await?;
+        exports.retain(|r| session.is_none_or(|named| r.grant.as_ref().is_some_and(|grant| grant.session == named)));
+        exports.retain(|r| !r.state.is_over() && r.grant.is_some() && r.root == *root && r.choices == choices);
+        exports.sort_by_key(|record| std::cmp::Reverse(record.last.wall_ms));
+        Ok(exports)
+    }
+}

@@ -5,20 +5,17 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::{
-    Place, Receiver, Sender, Throttle, assert_code, assert_same, events, make_tree, picture, signal, stderr, stdout,
+    Place, Receiver, Sender, Throttle, assert_code, assert_same, events, make_tree, noise, picture, signal, stderr,
+    stdout,
 };
 
 /// A tree whose transfer at [`RATE`] takes long enough to be stopped in the middle.
 fn slow_tree(place: &Place) {
     make_tree(&place.path("src"), "s");
-    fs::write(place.path("src/bulk"), bytes(6 << 20)).unwrap();
+    fs::write(place.path("src/bulk"), noise(6 << 20)).unwrap();
 }
 
 const RATE: u64 = 2 << 20;
-
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 251 + at) as u8).collect()
-}
 
 /// A transfer under way behind a slow relay, stopped by nobody yet.
 struct UnderWay {

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use crate::support::{Place, assert_same, behind_a_stalling_relay, events, make_tree, picture, signal};
+use crate::support::{Place, assert_same, behind_a_stalling_relay, events, make_tree, noise, picture, signal};
 
 #[test]
 fn a_sender_that_waits_ends_cleanly_at_each_signal() {
@@ -21,7 +21,7 @@ fn a_sender_that_waits_ends_cleanly_at_each_signal() {
 fn a_receiver_stopped_under_way_leaves_the_old_tree_as_it_is_and_keeps_what_arrived() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");
-    std::fs::write(place.path("src/bulk"), vec![7; 8 << 20]).unwrap();
+    std::fs::write(place.path("src/bulk"), noise(8 << 20)).unwrap();
     make_tree(&place.path("dst"), "old");
     let old = picture(&place.path("dst"));
     for name in ["INT", "TERM", "HUP"] {

@@ -302,6 +302,18 @@ pub(crate) fn make_tree(root: &Path, salt: &str) {
     }
 }
 
+/// Bytes that do not shrink: over a slow relay they take the time that their number says.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
 /// Everything about a tree that a migration must keep, by relative path.
 pub(crate) fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
     fn walk(root: &Path, at: &Path, into: &mut BTreeMap<PathBuf, String>) {

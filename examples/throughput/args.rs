@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// What is packed on its way.
     #[arg(long, value_enum, default_value_t = Compress::Auto)]
     pub(crate) compress: Compress,
+    /// Hash everything before anything is sent.
+    #[arg(long)]
+    pub(crate) hash_first: bool,
     /// Repetitions.
     #[arg(short = 'n', long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,

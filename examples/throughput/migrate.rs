@@ -48,7 +48,7 @@ pub(crate) struct Migration {
 pub(crate) struct Phases {
     /// Walking the source.
     pub(crate) walk: Option<f64>,
-    /// Hashing it; the importer connects meanwhile.
+    /// Hashing it; the importer connects meanwhile. None if the outline went first: files are hashed while they move.
     pub(crate) hash: Option<f64>,
     /// Making, sending and checking the manifest; staging; looking what is here already.
     pub(crate) manifest: Option<f64>,
@@ -88,6 +88,9 @@ fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
         Compress::Never => Compression::Never,
         Compress::Always => Compression::Always,
     };
+    if args.hash_first {
+        config.late_from = u64::MAX;
+    }
     config
 }
 

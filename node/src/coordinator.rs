@@ -49,7 +49,7 @@ use self::control::ControlEvent;
 use self::explain::Failure;
 use self::export::ExportJob;
 use self::handle::Command;
-use self::import::{Checked, ImportJob, Opened, Staged, Swap};
+use self::import::{Adopted, Checked, ImportJob, Opened, Staged, Swap};
 use self::shared::{expired, expired_while_up};
 use self::sources::{Hashed, HashingId, Sources};
 use self::streams::{Greeted, Greetings};
@@ -58,6 +58,7 @@ use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::Clock;
 use crate::limit::{Limiter, Throttle};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
+use crate::source::Outline;
 use crate::staging::{StateDir, Target};
 use crate::store::{ImportRecord, StoreHandle};
 use crate::transfer::{Compression, LaneReport};
@@ -86,12 +87,16 @@ enum Event {
     Settled(SessionId, Option<Code>),
     /// A source is hashed, or cannot be.
     Hashed(HashingId, Hashed),
+    /// Hashing a source ended early, for an importer that takes an outline.
+    Outlined(HashingId, Box<Outline>),
     /// Something happened to a job.
     Job(JobId, JobEvent),
 }
 
 #[derive(Debug)]
 enum JobEvent {
+    /// Exporter: what an outline left is hashed.
+    Rest(Box<Hashed>),
     /// Exporter: a control stream came in and is acknowledged.
     ControlAccepted(SessionId, PeerId, Box<Stream>),
     /// Something on the control stream of this conversation.
@@ -101,6 +106,7 @@ enum JobEvent {
     /// Importer: work on the disk ended.
     Checked(Box<Checked>),
     Staged(Box<Staged>),
+    Adopted(Box<Adopted>),
     Opened(Box<Opened>),
     Repinned(Box<Result<Target, Failure>>),
     Checkpointed(Result<(), Failure>),
@@ -124,6 +130,9 @@ pub(crate) struct Setup {
     /// Of all sessions together.
     pub(crate) limit: Limiter,
     pub(crate) compression: Compression,
+    pub(crate) late_from: u64,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) is_cold: bool,
     #[cfg(feature = "test-hooks")]
     pub(crate) faults: crate::hooks::FaultPlan,
 }
@@ -173,6 +182,9 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         max_chunk: setup.max_chunk,
         limit: setup.limit,
         compression: setup.compression,
+        late_from: setup.late_from,
+        #[cfg(feature = "test-hooks")]
+        is_cold: setup.is_cold,
         events,
         lanes,
         #[cfg(feature = "test-hooks")]
@@ -224,8 +236,8 @@ impl Coordinator {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Offer { source, ttl, earlier, devices, reply } => {
-                let offered = self.offer(*source, ttl, earlier, devices);
+            Command::Offer { source, ttl, hash_first, earlier, devices, reply } => {
+                let offered = self.offer(*source, ttl, hash_first, earlier, devices);
                 // a caller that is gone leaves tickets nobody knows; they expire
                 reply.send(offered).ok();
             }
@@ -302,7 +314,14 @@ impl Coordinator {
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let (limit, throttle) = self.limits();
-        let start = import::Start { ask: plan.ask, ticket, route, options: plan.target_options, throttle };
+        let start = import::Start {
+            ask: plan.ask,
+            late_hashes: plan.late_hashes,
+            ticket,
+            route,
+            options: plan.target_options,
+            throttle,
+        };
         let job = ImportJob::start(id, view, start, plan.target, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
         Ok(JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
@@ -317,7 +336,14 @@ impl Coordinator {
         let route = self.route(plan.peer, plan.addresses, plan.transport, CONNECT_TIMEOUT);
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         let (limit, throttle) = self.limits();
-        let start = import::Start { ask: plan.ask, ticket: plan.ticket, route, options: plan.target_options, throttle };
+        let start = import::Start {
+            ask: plan.ask,
+            late_hashes: false,
+            ticket: plan.ticket,
+            route,
+            options: plan.target_options,
+            throttle,
+        };
         let job = ImportJob::resume(id, view, start, record, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
         Ok(JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
@@ -340,9 +366,16 @@ impl Coordinator {
             Event::Inbound(greeted) => self.inbound(greeted),
             Event::Settled(session, failed) => self.settled(session, failed),
             Event::Hashed(id, hashed) => self.hashed(id, &hashed),
+            Event::Outlined(id, outline) => self.outlined(id, outline),
             Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
             Event::Job(id, event) => match self.jobs.get_mut(&id) {
-                Some(Job::Export(job)) => export_event(job, event, &self.shared),
+                Some(Job::Export(job)) => {
+                    let hashed = matches!(event, JobEvent::Rest(_));
+                    export_event(job, event, &self.shared);
+                    if hashed && job.session().is_none() {
+                        self.tickets.supersede(id);
+                    }
+                }
                 Some(Job::Import(job)) => import_event(job, event, &self.shared),
                 None => tracing::debug!("an event of a job that is gone"),
             },
@@ -459,6 +492,7 @@ impl Job {
 
 fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
     match event {
+        JobEvent::Rest(result) => job.hashed(*result, shared),
         // while it was acknowledged the job may have come to serve another session
         JobEvent::ControlAccepted(session, peer, stream) => {
             if job.session() == Some((session, peer)) && job.takes_control() {
@@ -469,6 +503,7 @@ fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Established(_)
         | JobEvent::Checked(_)
         | JobEvent::Staged(_)
+        | JobEvent::Adopted(_)
         | JobEvent::Opened(_)
         | JobEvent::Repinned(_)
         | JobEvent::Checkpointed(_)
@@ -484,12 +519,13 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Control(conversation, event) => job.control(conversation, event, shared),
         JobEvent::Checked(result) => job.checked(*result, shared),
         JobEvent::Staged(result) => job.staged(*result, shared),
+        JobEvent::Adopted(result) => job.adopted(*result, shared),
         JobEvent::Opened(result) => job.opened(*result, shared),
         JobEvent::Repinned(result) => job.repinned(*result, shared),
         JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
+        JobEvent::Rest(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

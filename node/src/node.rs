@@ -30,6 +30,8 @@ use crate::transfer::Compression;
 
 /// How long a node that stops waits for its jobs.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Less than this is hashed in a moment.
+const LATE_FROM: u64 = 64 << 20;
 
 /// What a node is made of. Start from [`NodeConfig::new`] and change fields.
 #[derive(Debug, Clone)]
@@ -53,6 +55,13 @@ pub struct NodeConfig {
     pub compression: Compression,
     /// Default: 3 rounds.
     pub retry: RetryPolicy,
+    /// A first importer with an empty target gets the tree before its hashes are known if more bytes than this would
+    /// have to be read for them alone, each file counting 16 KiB more; each byte of the source is then read once.
+    /// Default: 64 MiB. `u64::MAX`: never.
+    pub late_from: u64,
+    /// Hashing begins when somebody asks for the tree: for tests, in which it is over before that.
+    #[cfg(feature = "test-hooks")]
+    pub is_cold: bool,
     /// Faults for tests.
     #[cfg(feature = "test-hooks")]
     pub faults: crate::hooks::FaultPlan,
@@ -75,11 +84,27 @@ impl NodeConfig {
             max_chunk: u32::try_from(DEFAULT_CHUNK).unwrap_or(u32::MAX),
             compression: Compression::default(),
             retry: RetryPolicy::default(),
+            late_from: LATE_FROM,
+            #[cfg(feature = "test-hooks")]
+            is_cold: false,
             #[cfg(feature = "test-hooks")]
             faults: crate::hooks::FaultPlan::default(),
             #[cfg(feature = "test-hooks")]
             hashed: crate::hooks::HashCount::default(),
         }
+    }
+}
+
+#[cfg(feature = "test-hooks")]
+impl NodeConfig {
+    /// Reads `ME_SYNC_TEST_COLD=BYTES`: hashing begins when somebody asks for the tree, and an importer gets the outline
+    /// if more than so many bytes are left.
+    fn with_test_env(mut self) -> Self {
+        let from = std::env::var("ME_SYNC_TEST_COLD").ok().and_then(|text| text.parse().ok());
+        if let Some(from) = from {
+            (self.is_cold, self.late_from) = (true, from);
+        }
+        self
     }
 }
 
@@ -270,6 +295,8 @@ impl Node {
     /// # Errors
     /// The state directory is in use or damaged, or no listener could be opened.
     pub async fn spawn(config: NodeConfig) -> Result<Self, NodeError> {
+        #[cfg(feature = "test-hooks")]
+        let config = config.with_test_env();
         let state_dir = config.state_dir.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             let lock = StateLock::acquire(&state_dir)?;
@@ -311,6 +338,9 @@ impl Node {
             max_chunk,
             limit: limit.clone(),
             compression: config.compression,
+            late_from: config.late_from,
+            #[cfg(feature = "test-hooks")]
+            is_cold: config.is_cold,
             #[cfg(feature = "test-hooks")]
             faults: if config.faults.is_empty() { crate::hooks::FaultPlan::from_env() } else { config.faults.clone() },
         });
@@ -360,8 +390,13 @@ impl NodeHandle {
         target_options.forbidden.push(self.config.state_dir.clone());
         let path = options.target;
         let pin_options = target_options.clone();
-        let pinned = tokio::task::spawn_blocking(move || Target::pin(&path, &pin_options));
-        let target = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
+        let state = self.state.clone();
+        let pinned = tokio::task::spawn_blocking(move || {
+            let target = Target::pin(&path, &pin_options)?;
+            let late_hashes = target.is_blank(&state);
+            Ok::<_, PreflightError>((target, late_hashes))
+        });
+        let (target, late_hashes) = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
         if let Some(record) = self.begun_with(&ticket, peer, target.path()).await? {
             // the session pins it again
             drop(target);
@@ -375,6 +410,7 @@ impl NodeHandle {
             target,
             target_options,
             ask: options.consent == Consent::Ask,
+            late_hashes,
             addresses: coordinator::addresses(&ticket, options.peer_addresses),
             transport: options.transport,
             connect_timeout: options.connect_timeout,

@@ -12,6 +12,7 @@ mod beneath;
 mod cache;
 mod error;
 mod hash;
+mod outline;
 mod read;
 mod skipped;
 mod tree;
@@ -21,11 +22,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-pub use cache::HashCache;
+pub use cache::{FreshHash, HashCache, HashKeeper, KeptHashes};
 pub use error::{ReadError, SourceError};
+pub use outline::{Hashed, Late, Outline};
 pub use read::{Snapshot, SnapshotReader, SourceFile};
 pub use skipped::{Skipped, SkippedReport, SpecialCounts};
 
+use me_sync_protocol::ids::Digest;
 use tree::Tree;
 
 /// What [`Source::scan`] leaves out instead of failing.
@@ -45,6 +48,8 @@ pub struct Source {
     summary: SourceSummary,
     /// Stands for all that was found.
     fingerprint: u64,
+    /// Hashes that are known already, by record number; empty before hashing began.
+    known: Vec<Option<Digest>>,
 }
 
 /// Two walks of this in common found the very same: names, kinds, sizes, times, inodes.
@@ -79,7 +84,7 @@ impl Source {
         }
         let summary = SourceSummary::of(walked.root_path, &walked.tree, walked.skipped);
         let fingerprint = walked.tree.fingerprint();
-        Ok(Self { tree: walked.tree, options: *options, summary, fingerprint })
+        Ok(Self { tree: walked.tree, options: *options, summary, fingerprint, known: Vec::new() })
     }
 
     /// What tells this walk from others.
@@ -111,10 +116,10 @@ impl Source {
         progress: &HashProgress,
         stop: &AtomicBool,
     ) -> Result<Snapshot, SourceError> {
-        let Self { mut tree, options, summary, fingerprint: _ } = self;
-        let mut skipped = summary.skipped;
-        let digests = hash::hash_all(&mut tree, &mut skipped, &options, threads, cache, progress, stop)?;
-        Snapshot::seal(tree, digests, summary.root, skipped)
+        match self.hash_or_outline(threads, cache, progress, stop, &Late::never())? {
+            Hashed::Whole(snapshot) => Ok(snapshot),
+            Hashed::Outline(_) => Err(SourceError::Aborted),
+        }
     }
 }
 

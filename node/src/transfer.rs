@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use me_sync_protocol::file::{FileReport, Partial, Violation};
-use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 
@@ -81,8 +81,8 @@ impl LaneMeter {
 pub(crate) enum LaneEvent {
     /// Importer: files that are judged, and what is known of the failed ones beyond the reason on the wire.
     Files { reports: Vec<FileReport>, details: Vec<FailureDetail> },
-    /// Exporter: files that are through.
-    Sent { files: u64, bytes: u64, failed: Vec<(EntryIndex, Code)> },
+    /// Exporter: files that are through; of an outline with their hashes.
+    Sent { files: u64, bytes: u64, failed: Vec<(EntryIndex, Code)>, hashed: Vec<(EntryIndex, Digest)> },
     /// Importer: the lane ended inside a file, of which this much is staged.
     Suspended(Partial),
     /// Importer: the peer broke the protocol.

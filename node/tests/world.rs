@@ -22,6 +22,8 @@ mod relay;
 mod bulk_faults;
 #[path = "world/killed.rs"]
 mod killed;
+#[path = "world/late.rs"]
+mod late;
 #[path = "world/network.rs"]
 mod network;
 #[path = "world/outages.rs"]

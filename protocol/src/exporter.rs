@@ -37,8 +37,11 @@ pub enum Input {
     },
     /// How far the hashing of the source is; shown to the importer.
     Hashing(Counters),
-    /// The manifest is made.
+    /// The manifest is made; or its outline, if the importer takes one and no conversation was lost yet. An outline is
+    /// good for one conversation: after that the sealed manifest is needed.
     ManifestReady(Arc<Manifest>),
+    /// The outline is void before a conversation has begun: the importer comes in another way than was agreed.
+    Withdrawn,
     /// A frame came on the control stream, the present one or the last before a loss.
     Frame(Frame),
     /// The importer's request `result`: how it ended there, none when the tree is in place and durable.
@@ -52,6 +55,8 @@ pub enum Input {
         bytes: u64,
         /// Entries that could not be sent whole, and why.
         failed: Vec<(EntryIndex, Code)>,
+        /// The SHA-256 of entries of an outline that were sent whole.
+        hashed: Vec<(EntryIndex, Digest)>,
     },
     /// Bytes of lane frames left since the last time; `waiting_on_us` while reading the source holds them up.
     Moved {
@@ -80,8 +85,10 @@ pub enum Output {
         /// Those that go on at an offset, ascending by index; the others start at 0.
         partial: Vec<PartialFile>,
     },
+    /// The outline is sealed: this is the manifest that the importer is asked to apply.
+    Sealed(Arc<Manifest>),
     /// Let go of the control stream and the lanes of this connection; what they still report is of no interest. The
-    /// session waits for its importer.
+    /// session waits for its importer. An outline is void now.
     Suspended {
         /// The connection stands still though it is up: drop it as a whole.
         reset: bool,
@@ -118,6 +125,8 @@ pub struct Exporter {
     /// The importer's own view, from its last `progress`.
     peer: Option<Progress>,
     failures: BTreeMap<EntryIndex, Code>,
+    /// What the files of an outline turned out to be; empty for another manifest.
+    late: Vec<Option<Digest>>,
     /// This side's disk held the lanes up since the last `progress`.
     waiting: bool,
     finalize_sent: bool,
@@ -140,6 +149,7 @@ impl Exporter {
             counters: Counters::default(),
             peer: None,
             failures: BTreeMap::new(),
+            late: Vec::new(),
             waiting: false,
             finalize_sent: false,
             result_may_come: false,
@@ -226,8 +236,15 @@ impl Exporter {
                     bytes_total: manifest.total_bytes(),
                     ..Counters::default()
                 };
+                self.late = if manifest.is_outline() { vec![None; manifest.len() as usize] } else { Vec::new() };
                 self.manifest = Some(manifest);
                 self.offer_manifest(now);
+                Ok(())
+            }
+            Input::Withdrawn => {
+                if !self.connected {
+                    self.drop_outline();
+                }
                 Ok(())
             }
             Input::Frame(frame) => {
@@ -235,9 +252,9 @@ impl Exporter {
                 self.frame(now, frame)
             }
             Input::Result(failed) => self.result(failed),
-            Input::Sent { files, bytes, failed } => {
+            Input::Sent { files, bytes, failed, hashed } => {
                 self.liveness.finished(now, files);
-                self.sent(files, bytes, failed);
+                self.sent(files, bytes, failed, &hashed);
                 Ok(())
             }
             Input::Moved { bytes, waiting_on_us } => {

@@ -12,7 +12,7 @@ pub use local::{LocalFile, Partial};
 pub use requested::Requested;
 
 use crate::frame::FailedEntry;
-use crate::ids::EntryIndex;
+use crate::ids::{Digest, EntryIndex};
 use crate::manifest::{Manifest, Node};
 use crate::reason::Code;
 
@@ -33,19 +33,21 @@ impl Violation {
     }
 }
 
-/// Proof that every byte of an entry is on this device and has the declared SHA-256.
+/// Proof that every byte of an entry is on this device and has the declared SHA-256: the manifest's, or where that has
+/// none, the one that the exporter computed while it sent the file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedFile {
     index: EntryIndex,
     size: u64,
+    sha256: Digest,
 }
 
 impl VerifiedFile {
-    /// An entry that a durable ledger of this device records as verified; none if it is no file.
-    /// Nothing is hashed: the record, and that the file on disk is still the one it is about, stand for it.
+    /// An entry that a durable ledger of this device records as verified; none if it is no file, or if the manifest does
+    /// not say what its SHA-256 is. Nothing is hashed: the record, and that the file on disk is still the one it is about, stand for it.
     pub fn recorded(manifest: &Manifest, index: EntryIndex) -> Option<Self> {
         match manifest.entry(index)?.node {
-            Node::File { size, .. } => Some(Self { index, size }),
+            Node::File { size, sha256 } => Some(Self { index, size, sha256: sha256? }),
             Node::Dir | Node::Symlink { .. } => None,
         }
     }
@@ -58,6 +60,11 @@ impl VerifiedFile {
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The SHA-256 of its bytes, computed on this device or on record here.
+    pub fn sha256(&self) -> Digest {
+        self.sha256
     }
 }
 

@@ -95,7 +95,7 @@ pub struct ManifestEnd {
     pub manifest_sha256: Digest,
 }
 
-/// Body of `file_begin`. Size and hash repeat the manifest and must agree with it.
+/// Body of `file_begin`. Size and hash repeat the manifest and must agree with it; in an outline there may be no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FileBegin {
@@ -105,9 +105,9 @@ pub struct FileBegin {
     /// Its whole size in bytes.
     #[n(1)]
     pub size: u64,
-    /// Its SHA-256.
+    /// Its SHA-256, if the manifest has it.
     #[n(2)]
-    pub sha256: Digest,
+    pub sha256: Option<Digest>,
     /// The first byte that follows; not 0 only where `pending_list` named it.
     #[n(3)]
     pub offset: u64,
@@ -123,6 +123,9 @@ pub struct FileEnd {
     /// Why the exporter could not send it whole; none when it did.
     #[n(1)]
     pub failed: Option<Code>,
+    /// The SHA-256 of what was sent, if the manifest does not have it and the file was sent whole.
+    #[n(2)]
+    pub sha256: Option<Digest>,
 }
 
 /// Body of `phase_end`.

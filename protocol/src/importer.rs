@@ -36,6 +36,14 @@ pub enum Input {
     /// The target can take the tree, the person agreed, staging is ready; these files were found on this device. May
     /// come while the session waits for its peer.
     Accept(Vec<VerifiedFile>),
+    /// The staging tree goes by the manifest of [`Output::Adopt`] now, and these files were found in it besides those
+    /// that were ok and are not lost. May come while the session waits for its peer.
+    Adopted {
+        /// Files that are whole.
+        found: Vec<VerifiedFile>,
+        /// Files that can be continued.
+        partial: Vec<Partial>,
+    },
     /// The lanes are through with some files. May come after the loss of their connection, until [`Input::Resumed`].
     Files(Vec<FileReport>),
     /// A lane ended inside a file and this is what there is of it. May come before or after [`Input::Lost`].
@@ -75,7 +83,16 @@ pub enum Output {
     /// The manifest is here: check that the target can take it, ask the person, prepare staging;
     /// then [`Input::Accept`] or [`Input::Stop`].
     Review(Arc<Manifest>),
-    /// Verify the staged tree as a whole and swap it in; then [`Input::Applied`].
+    /// The manifest that seals the outline is here: let the staging tree go by it, then [`Input::Adopted`]. If the
+    /// tree was made by an earlier life of this process, look for what is in it first.
+    Adopt {
+        /// The sealed manifest.
+        manifest: Arc<Manifest>,
+        /// Files that arrived whole and are not what it says: they come again.
+        lost: Vec<EntryIndex>,
+    },
+    /// Verify the staged tree as a whole and swap it in; then [`Input::Applied`]. What is staged by an outline goes by
+    /// the sealed manifest first: [`Importer::manifest`].
     Apply(ReadyToApply),
     /// Let go of the control stream and the lanes of this connection: let them store what is here already, take their
     /// reports, then resume.
@@ -130,8 +147,13 @@ enum State {
 pub struct Importer {
     state: State,
     policy: RetryPolicy,
+    /// The manifest, or its outline.
     manifest: Option<Arc<Manifest>>,
+    /// An outline may come: no conversation was lost yet, and it was asked for.
+    takes_outline: bool,
     accepted: bool,
+    /// The staging tree does not go by the sealed manifest yet.
+    adopting: bool,
     /// There is a control stream.
     connected: bool,
     requested: Arc<Requested>,
@@ -158,7 +180,9 @@ impl Importer {
             state: State::AwaitManifest(None),
             policy,
             manifest: None,
+            takes_outline: false,
             accepted: false,
+            adopting: false,
             connected: true,
             requested: Arc::new(Requested::none_of(0)),
             partial: BTreeMap::new(),
@@ -175,8 +199,13 @@ impl Importer {
         }
     }
 
+    /// As [`Self::new`], for an importer whose `redeem` said that it takes an outline.
+    pub fn taking_outline(policy: RetryPolicy, now: Moment) -> Self {
+        Self { takes_outline: true, ..Self::new(policy, now) }
+    }
+
     /// A session of an earlier life of this process: accepted, waiting for its peer. `have` are the files that are whole,
-    /// `partial` those that can be continued.
+    /// `partial` those that can be continued; for an outline there are none, since nothing says what they should be.
     pub fn restored(
         policy: RetryPolicy,
         now: Moment,
@@ -237,9 +266,19 @@ impl Importer {
         self.ledger.iter().flat_map(Ledger::failures).map(|f| (f.index, f.reason)).collect()
     }
 
-    /// The manifest that is here whole and checked: what `resume` names.
+    /// The manifest that is here whole and checked: what `resume` names. An outline is good for one conversation.
     pub fn holds(&self) -> Option<Digest> {
-        self.manifest.as_ref().map(|manifest| manifest.sha256())
+        self.manifest.as_ref().filter(|manifest| !manifest.is_outline()).map(|manifest| manifest.sha256())
+    }
+
+    /// The manifest, or its outline as long as there is nothing better.
+    pub fn manifest(&self) -> Option<&Arc<Manifest>> {
+        self.manifest.as_ref()
+    }
+
+    /// The files that are ok.
+    pub fn verified(&self) -> impl Iterator<Item = EntryIndex> + '_ {
+        self.ledger.iter().flat_map(Ledger::verified)
     }
 
     /// [`Input::Accept`] was there.
@@ -289,6 +328,10 @@ impl Importer {
             }
             Input::Accept(found) => {
                 self.accept(now, &found);
+                Ok(())
+            }
+            Input::Adopted { found, partial } => {
+                self.adopted(now, &found, partial);
                 Ok(())
             }
             Input::Files(reports) => self.files(now, &reports),

@@ -2,7 +2,7 @@
 
 use crate::file::{VerifiedFile, Violation};
 use crate::frame::{FailedEntry, IndexRange};
-use crate::ids::EntryIndex;
+use crate::ids::{Digest, EntryIndex};
 use crate::manifest::Manifest;
 use crate::reason::FailureReason;
 
@@ -27,6 +27,8 @@ pub struct Ledger {
     failed: u32,
     ok: u32,
     ok_bytes: u64,
+    /// What was found to be the SHA-256 of the files of an outline; else empty. It counts for files that are ok.
+    late: Vec<Digest>,
 }
 
 impl Ledger {
@@ -34,7 +36,8 @@ impl Ledger {
     pub fn new(manifest: &Manifest) -> Self {
         let status: Vec<_> =
             manifest.entries().map(|(_, e)| if e.is_file() { Status::Pending } else { Status::NotAFile }).collect();
-        Self { status, pending: manifest.counts().files, failed: 0, ok: 0, ok_bytes: 0 }
+        let late = if manifest.is_outline() { vec![Digest([0; Digest::LEN]); status.len()] } else { Vec::new() };
+        Self { status, pending: manifest.counts().files, failed: 0, ok: 0, ok_bytes: 0, late }
     }
 
     /// Some files are there: the others are pending.
@@ -64,6 +67,23 @@ impl Ledger {
         was_ok
     }
 
+    /// The SHA-256 of a file of an outline that is ok.
+    pub fn sha256(&self, index: EntryIndex) -> Option<Digest> {
+        self.late.get(index.at()).filter(|_| self.status(index) == Some(Status::Ok)).copied()
+    }
+
+    /// The manifest that seals the outline is here: what is ok stays so if it has the SHA-256 that this says. The others
+    /// are pending, and named.
+    pub fn adopt(&mut self, sealed: &Manifest) -> Vec<EntryIndex> {
+        let wrong = |index: &EntryIndex| self.sha256(*index) != sealed.entry(*index).and_then(|entry| entry.sha256());
+        let lost: Vec<_> = self.verified().filter(wrong).collect();
+        for index in &lost {
+            self.lose(sealed, *index);
+        }
+        self.late = Vec::new();
+        lost
+    }
+
     /// Notes a verified file.
     ///
     /// # Errors
@@ -71,6 +91,9 @@ impl Ledger {
     pub fn ok(&mut self, file: &VerifiedFile) -> Result<(), Violation> {
         self.leave(file.index())?;
         self.status[file.index().at()] = Status::Ok;
+        if let Some(late) = self.late.get_mut(file.index().at()) {
+            *late = file.sha256();
+        }
         self.ok += 1;
         self.ok_bytes += file.size();
         Ok(())
@@ -120,6 +143,12 @@ impl Ledger {
             Status::Failed(reason) => Some(FailedEntry { index: EntryIndex(index), reason: *reason }),
             Status::NotAFile | Status::Pending | Status::Ok => None,
         })
+    }
+
+    /// Entries that are ok, ascending.
+    pub fn verified(&self) -> impl Iterator<Item = EntryIndex> + '_ {
+        let ok = (0..).zip(&self.status).filter(|(_, status)| **status == Status::Ok);
+        ok.map(|(index, _)| EntryIndex(index))
     }
 
     /// Pending entries, ascending.
@@ -174,7 +203,7 @@ mod tests {
     fn ranges_span_directories_and_break_at_what_is_there() {
         let mut builder = ManifestBuilder::new(None, None);
         for (path, is_dir) in [("a", false), ("b", true), ("c", false), ("d", false), ("e", true), ("f", false)] {
-            let node = if is_dir { Node::Dir } else { Node::File { size: 0, sha256: EMPTY_SHA256 } };
+            let node = if is_dir { Node::Dir } else { Node::File { size: 0, sha256: Some(EMPTY_SHA256) } };
             builder.push(&Entry { path: RelPath::parse(path).unwrap(), node, mode: None, mtime: None }).unwrap();
         }
         let mut ledger = Ledger::new(&builder.finish().unwrap());

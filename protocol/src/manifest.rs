@@ -7,6 +7,7 @@
 mod assemble;
 mod build;
 mod canonical;
+mod outline;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -55,8 +56,8 @@ pub enum Node<'a> {
     File {
         /// Bytes.
         size: u64,
-        /// SHA-256 of all of them.
-        sha256: Digest,
+        /// SHA-256 of all of them. An outline has it for empty files only, every other manifest for all.
+        sha256: Option<Digest>,
     },
     /// A directory.
     Dir,
@@ -93,6 +94,14 @@ impl Entry<'_> {
     pub fn is_file(&self) -> bool {
         matches!(self.node, Node::File { .. })
     }
+
+    /// A file's SHA-256, if it is known.
+    pub fn sha256(&self) -> Option<Digest> {
+        match self.node {
+            Node::File { sha256, .. } => sha256,
+            Node::Dir | Node::Symlink { .. } => None,
+        }
+    }
 }
 
 /// What `manifest_begin` declares, and the first bytes of the canonical form (SPEC §4.1).
@@ -106,6 +115,8 @@ pub struct ManifestHeader {
     pub root_mode: Option<u32>,
     /// Modification time of the root directory.
     pub root_mtime: Option<Mtime>,
+    /// The SHA-256 of the files are still to come (SPEC §4.6).
+    pub outline: bool,
 }
 
 /// How many entries of each kind.
@@ -176,6 +187,9 @@ pub enum ManifestError {
         /// Which limit.
         what: &'static str,
     },
+    /// An outline where a manifest with every SHA-256 is due.
+    #[error("the manifest is an outline, which was not asked for")]
+    Outline,
     /// A declared figure is not the real one.
     #[error("the manifest's {what} is not what was declared")]
     Mismatch {
@@ -194,6 +208,7 @@ impl ManifestError {
             Self::Path { why, .. } if why.is_limit() => Code::ManifestLimit,
             Self::Path { .. } => Code::PathInvalid,
             Self::NotCanonical { .. } | Self::Order { .. } | Self::NoParent { .. } => Code::ManifestInvalid,
+            Self::Outline => Code::ManifestInvalid,
             Self::Kind { .. } => Code::KindUnsupported,
             Self::Duplicate { .. } | Self::ParentNotDir { .. } => Code::PathCollision,
             Self::Limit { .. } => Code::ManifestLimit,

@@ -55,6 +55,9 @@ pub struct Redeem {
     /// Largest `file_chunk` the importer takes.
     #[n(4)]
     pub max_chunk: u32,
+    /// The importer has nothing that hashes could spare it: it takes an outline (SPEC §5.10).
+    #[n(5)]
+    pub late_hashes: Option<bool>,
     /// The importer unpacks `file_packed`.
     #[cbor(n(6), skip_if = "is_absent")]
     pub zstd: bool,
@@ -363,6 +366,7 @@ mod tests {
                 proof,
                 max_lanes: 200,
                 max_chunk,
+                late_hashes: None,
                 zstd: false,
             };
             Request::decode(&encode(&Request::Redeem(redeem)))

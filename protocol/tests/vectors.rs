@@ -47,14 +47,27 @@ fn sample() -> Manifest {
     let at = |ms, sub_ns| Some(Mtime { ms, sub_ns });
     for (path, node, mode, mtime) in [
         ("bin", Node::Dir, Some(0o750), at(-1, 999_999)),
-        ("bin/run", Node::File { size: 5, sha256 }, Some(0o755), at(1_700_000_000_123, 456_789)),
-        ("empty", Node::File { size: 0, sha256: EMPTY_SHA256 }, None, None),
+        ("bin/run", Node::File { size: 5, sha256: Some(sha256) }, Some(0o755), at(1_700_000_000_123, 456_789)),
+        ("empty", Node::File { size: 0, sha256: Some(EMPTY_SHA256) }, None, None),
         ("latest", Node::Symlink { target: "bin/run".into() }, None, at(-86_400_000, 0)),
     ] {
         let path = RelPath::parse(path).expect("a valid path");
         builder.push(&Entry { path, node, mode, mtime }).expect("a valid entry");
     }
     builder.finish().expect("a valid manifest")
+}
+
+/// The same tree before its files are hashed.
+fn outline() -> Manifest {
+    let sealed = sample();
+    let mut builder = ManifestBuilder::outline(sealed.header().root_mode, sealed.header().root_mtime);
+    for (_, mut entry) in sealed.entries() {
+        if let Node::File { size: 1.., sha256 } = &mut entry.node {
+            *sha256 = None;
+        }
+        builder.push(&entry).expect("a valid entry");
+    }
+    builder.finish().expect("a valid outline")
 }
 
 const SESSION: SessionId = SessionId(*b"session-id-16-by");
@@ -84,7 +97,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let failed = vec![FailedEntry { index, reason: FailureReason::HashMismatch }];
     let range = |start, len| IndexRange { start: EntryIndex(start), len };
     let request = FinalizeRequest { manifest_sha256, entry_count: 4, total_bytes: 5 };
-    let begin = FileBegin { index, size: 5, sha256: Digest(Sha256::digest(b"hello").into()), offset: 0 };
+    let begin = FileBegin { index, size: 5, sha256: Some(Digest(Sha256::digest(b"hello").into())), offset: 0 };
     vec![
         ("frame_hello", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Control })),
         ("frame_hello_lane", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Lane(2) })),
@@ -96,8 +109,10 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_file_begin", Frame::FileBegin(begin)),
         ("frame_file_chunk", Frame::FileChunk(b"hello"[..].into())),
         ("frame_file_packed", Frame::FilePacked(packed())),
-        ("frame_file_end", Frame::FileEnd(FileEnd { index, failed: None })),
-        ("frame_file_end_failed", Frame::FileEnd(FileEnd { index, failed: Some(Code::SourceChanged) })),
+        ("frame_file_end", Frame::FileEnd(FileEnd { index, failed: None, sha256: None })),
+        ("frame_file_end_failed", Frame::FileEnd(FileEnd { index, failed: Some(Code::SourceChanged), sha256: None })),
+        ("frame_file_begin_late", Frame::FileBegin(FileBegin { sha256: None, ..begin })),
+        ("frame_file_end_late", Frame::FileEnd(FileEnd { index, failed: None, sha256: begin.sha256 })),
         ("frame_phase_end", Frame::PhaseEnd(PhaseEnd { files: 2, bytes: 5 })),
         ("frame_retry_request", Frame::RetryRequest(RetryRequest { round: 1, failed, more: false })),
         ("frame_retry_request_none", Frame::RetryRequest(RetryRequest { round: 1, failed: vec![], more: false })),
@@ -142,10 +157,18 @@ fn hello() -> Hello {
     }
 }
 
-fn requests() -> [(&'static str, Request); 10] {
+fn requests() -> [(&'static str, Request); 11] {
     let ends = Ends { exporter: &peer(0xee), importer: &peer(0x11) };
     let proof = proof::redeem(&secret(), TICKET, ends, NONCE);
-    let redeem = Redeem { ticket_id: TICKET, nonce: NONCE, proof, max_lanes: 4, max_chunk: 262_144, zstd: false };
+    let redeem = Redeem {
+        ticket_id: TICKET,
+        nonce: NONCE,
+        proof,
+        max_lanes: 4,
+        max_chunk: 262_144,
+        late_hashes: None,
+        zstd: false,
+    };
     let (manifest_sha256, resume_proof) = (sample().sha256(), proof::resume(&secret(), SESSION, ends, NONCE));
     let resume = Resume {
         session_id: SESSION,
@@ -167,6 +190,7 @@ fn requests() -> [(&'static str, Request); 10] {
             Request::Result(SessionResult { session_id: SESSION, failed: Some(Code::TargetChanged) }),
         ),
         ("request_hello", Request::Hello(hello())),
+        ("request_redeem_late", Request::Redeem(Redeem { late_hashes: Some(true), ..redeem.clone() })),
         ("request_redeem", Request::Redeem(redeem)),
         ("request_status", Request::Status(SessionQuery { session_id: SESSION })),
         ("request_abort", Request::Abort(AbortSession { session_id: SESSION, code: Code::Aborted })),
@@ -220,11 +244,12 @@ fn there_is_a_vector_for_every_frame_type() {
     assert_eq!(kinds.len(), 19);
 }
 
-// SPEC §4.1, §4.2, §4.4, §4.5
+// SPEC §4.1, §4.2, §4.4, §4.5, §4.6
 #[test]
 fn a_manifest_has_exactly_these_bytes_and_this_hash() {
     let empty = ManifestBuilder::new(None, None).finish().expect("an empty tree is a manifest");
-    for (name, manifest) in [("manifest_empty", empty), ("manifest_sample", sample())] {
+    for (name, manifest) in [("manifest_empty", empty), ("manifest_sample", sample()), ("manifest_outline", outline())]
+    {
         assert_bytes(name, manifest.canonical_bytes());
         assert_bytes(&format!("{name}_sha256"), manifest.sha256().as_bytes());
         let raw = bytes_of(name);
@@ -309,7 +334,7 @@ fn refused_frames_give_their_code() {
     }
 }
 
-// SPEC §3.3, §4.2, §4.3, §4.4, §4.5, §8.1
+// SPEC §3.3, §4.2, §4.3, §4.4, §4.5, §4.6, §8.1
 #[test]
 fn refused_manifests_give_their_code() {
     for (name, code) in [
@@ -325,6 +350,9 @@ fn refused_manifests_give_their_code() {
         ("refused_manifest_half_mtime", Code::ManifestInvalid),
         ("refused_manifest_empty_file_hash", Code::ManifestInvalid),
         ("refused_manifest_symlink_mode", Code::ManifestInvalid),
+        ("refused_manifest_no_hash", Code::ManifestInvalid),
+        ("refused_manifest_outline_hash", Code::ManifestInvalid),
+        ("refused_manifest_outline_false", Code::ManifestInvalid),
         ("refused_manifest_duplicate", Code::PathCollision),
         ("refused_manifest_below_file", Code::PathCollision),
         ("refused_manifest_parent_dir", Code::PathInvalid),

@@ -28,7 +28,7 @@ fn content(path: &str) -> &'static [u8] {
 fn sample() -> Arc<Manifest> {
     let mut builder = ManifestBuilder::new(Some(0o700), Some(Mtime { ms: -2_208_988_800_000, sub_ns: 0 }));
     let at = |ms, sub_ns| Some(Mtime { ms, sub_ns });
-    let file = |raw: &[u8]| Node::File { size: raw.len() as u64, sha256: Digest(Sha256::digest(raw).into()) };
+    let file = |raw: &[u8]| Node::File { size: raw.len() as u64, sha256: Some(Digest(Sha256::digest(raw).into())) };
     for (path, node, mode, mtime) in [
         ("bin", Node::Dir, Some(0o750), at(-1, 999_999)),
         ("bin/run", file(b"hello"), Some(0o755), at(1_700_000_000_123, 456_789)),
@@ -131,7 +131,7 @@ impl Pair {
                 exporter::Output::SendFiles { entries, partial } => self.send(&entries, &partial),
                 exporter::Output::Suspended { reset } => self.suspended[0] = Some(reset),
                 exporter::Output::Over(result) => self.over[0] = Some(result),
-                exporter::Output::Idle(_) => {}
+                exporter::Output::Sealed(_) | exporter::Output::Idle(_) => {}
             }
             match answer {
                 importer::Output::Send(frame) => {
@@ -148,7 +148,7 @@ impl Pair {
                 }
                 importer::Output::Over(result) => self.over[1] = Some(result),
                 importer::Output::Suspended { reset } => self.suspended[1] = Some(reset),
-                importer::Output::Review(_) | importer::Output::Idle(_) => {}
+                importer::Output::Review(_) | importer::Output::Adopt { .. } | importer::Output::Idle(_) => {}
             }
             if idle {
                 return;
@@ -174,7 +174,7 @@ impl Pair {
                 self.damaged = self.damaged.saturating_sub(1);
                 frames.push(Frame::FileChunk(if spoilt { &b"hullo"[..] } else { bytes }.into()));
             }
-            frames.push(Frame::FileEnd(FileEnd { index: *index, failed: None }));
+            frames.push(Frame::FileEnd(FileEnd { index: *index, failed: None, sha256: None }));
             for frame in frames {
                 self.note("L>", &frame);
                 let report = match self.lane.as_mut().expect("open").handle(frame).expect("no breach") {
@@ -185,7 +185,7 @@ impl Pair {
                 };
                 self.import(importer::Input::Files(vec![report]));
             }
-            self.export(exporter::Input::Sent { files: 1, bytes: bytes.len() as u64, failed: vec![] });
+            self.export(exporter::Input::Sent { files: 1, bytes: bytes.len() as u64, failed: vec![], hashed: vec![] });
         }
     }
 

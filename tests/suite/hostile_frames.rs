@@ -10,7 +10,7 @@ use me_sync_protocol::message::{Granted, Hello, Response, encode};
 use me_sync_protocol::reason::{Code, FailureReason};
 
 use crate::support::peer::{
-    Answers, Exporting, Peer, begin, begin_as, chunk, end, finalize, granted, hello, phase_end,
+    Answers, Exporting, Peer, begin, begin_as, begin_late, chunk, end, end_late, finalize, granted, hello, phase_end,
 };
 use crate::support::raw::{self, Listing, dir, file, map, text};
 use crate::support::tree::{assert_images, noise};
@@ -194,6 +194,8 @@ async fn lane_frames_out_of_place_end_the_session_by_name() {
         ("A46 a directory", out, vec![begin(1, b"")]),
         ("A46 another size", out, vec![begin(0, b"alphaa")]),
         ("A46 another hash", out, vec![begin(0, b"ALPHA")]),
+        ("A46 no hash, and no outline", out, vec![begin_late(0, 5)]),
+        ("A46 a hash at the end too", out, vec![begin(0, b"alpha"), chunk(b"alpha"), end_late(0, b"alpha")]),
         ("A46 an ok file again", out, [a(), a()].concat()),
         ("A46 two at once", out, vec![begin(0, b"alpha"), begin(2, b"echo")]),
         ("A47 a chunk of nothing", out, vec![chunk(b"x")]),

@@ -6,6 +6,7 @@ mod hostile_frames;
 mod hostile_importer;
 mod hostile_packed;
 mod isolation;
+mod late;
 mod limits;
 mod packed;
 mod retry;

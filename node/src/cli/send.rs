@@ -70,6 +70,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "1",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=OfferOptions::MAX_DEVICES as u64))]
     devices: usize,
+    /// Read and hash everything before anything is sent
+    ///
+    /// As a rule a large tree that was not hashed before is read once, and hashed on its way, if the other device has
+    /// nothing of it. Should the connection break then, the rest is hashed before it goes on.
+    #[arg(long)]
+    hash_first: bool,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -77,7 +83,13 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let source = scan(args.path, options, out, stop).await?;
     let compression = args.compress.into();
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
-    let options = OfferOptions { ttl: args.expires, fresh: args.new, session: None, limit: args.limit };
+    let options = OfferOptions {
+        ttl: args.expires,
+        fresh: args.new,
+        hash_first: args.hash_first,
+        session: None,
+        limit: args.limit,
+    };
     if args.devices > 1 {
         let result = send_many::offer(&node.handle(), source, options, args.devices, globals, out, stop).await;
         node.shutdown().await;

@@ -40,7 +40,11 @@ pub(super) struct Route {
 #[derive(Debug, Clone)]
 pub(super) enum Key {
     /// A ticket. Redeeming it again gives the same session, or another when the exporter ended that one.
-    Ticket(Ticket),
+    Ticket {
+        ticket: Ticket,
+        /// An outline is taken.
+        late_hashes: bool,
+    },
     /// A session that was granted before.
     Session { id: SessionId, secret: Secret, holds: Option<Digest> },
 }
@@ -148,9 +152,18 @@ async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, En
     let ends = Ends { exporter: &exporter, importer: &importer };
     let (max_lanes, max_chunk, zstd) = (route.max_lanes, route.max_chunk, route.zstd);
     let request = match key {
-        Key::Ticket(ticket) => {
+        Key::Ticket { ticket, late_hashes } => {
+            let late_hashes = late_hashes.then_some(true);
             let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
-            Request::Redeem(Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes, max_chunk, zstd })
+            Request::Redeem(Redeem {
+                ticket_id: ticket.ticket_id,
+                nonce,
+                proof,
+                max_lanes,
+                max_chunk,
+                late_hashes,
+                zstd,
+            })
         }
         Key::Session { id, secret, holds } => {
             let proof = proof::resume(secret, *id, ends, nonce);
@@ -159,7 +172,7 @@ async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, En
         }
     };
     let (lanes, chunk, packed, opened) = match (net.request(route.peer, request).await, key) {
-        (Ok(Response::Granted(granted)), Key::Ticket(_)) => {
+        (Ok(Response::Granted(granted)), Key::Ticket { .. }) => {
             (granted.lanes, granted.max_chunk, granted.zstd, (granted.session_id, Entry::Granted(granted)))
         }
         (Ok(Response::Resumed(resumed)), Key::Session { id, .. }) => {

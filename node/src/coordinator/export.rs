@@ -4,6 +4,7 @@
 //! Stopped by a person or by the node's end, the session stays on record and a later offer of the same tree goes
 //! on with it, if the tree is still the same.
 
+mod hashing;
 mod lanes;
 mod record;
 mod status;
@@ -18,28 +19,22 @@ use me_sync_protocol::message::{Granted, Resume, Resumed};
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
+use self::hashing::Source;
 use self::lanes::Connection;
 pub(super) use self::record::first_record;
 use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
-use super::sources::{Hashed, Part};
+use super::sources::Part;
 use super::tickets::Allowance;
 use super::{Event, JobEvent, Shared, expired};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
 use crate::net::Connected;
-use crate::source::{HashProgress, Snapshot};
+use crate::source::HashProgress;
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
 use crate::transfer::gauge::Gauge;
 use crate::transfer::{LaneEvent, LaneMeter};
-
-/// The source of an offer.
-#[derive(Debug)]
-enum Source {
-    Hashing,
-    Ready(Arc<Snapshot>),
-}
 
 /// An offer and, once redeemed, its session.
 #[derive(Debug)]
@@ -50,6 +45,8 @@ pub(super) struct ExportJob {
     hashing: Arc<HashProgress>,
     /// Its part in the hashing, as long as it waits for that.
     part: Option<Arc<Part>>,
+    /// An importer may get the outline.
+    may_outline: bool,
     /// When the ticket is void if no importer has come.
     expires: Moment,
     record: ExportRecord,
@@ -72,6 +69,8 @@ struct Session {
     core: Exporter,
     /// The manifest that the importer says it has.
     importer_holds: Option<Digest>,
+    /// The importer takes an outline in the conversation that is to come or goes on.
+    takes_outline: bool,
     /// A control stream may come: one for each time the session was granted or resumed.
     awaits_control: bool,
     connection: Option<Connection>,
@@ -89,6 +88,8 @@ struct Session {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) part: Arc<Part>,
+    /// An importer may get the outline.
+    pub(super) may_outline: bool,
     pub(super) expires: Moment,
     pub(super) throttle: Throttle,
     /// What the new ticket opens.
@@ -100,7 +101,7 @@ pub(super) struct Start {
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { part, expires, throttle, fresh, earlier } = start;
+        let Start { part, may_outline, expires, throttle, fresh, earlier } = start;
         let (record, fresh) = match earlier {
             Some(earlier) => (earlier, Some(fresh)),
             None => (fresh, None),
@@ -111,6 +112,7 @@ impl ExportJob {
             source: Source::Hashing,
             hashing: part.progress.clone(),
             part: Some(part),
+            may_outline,
             expires,
             record,
             fresh,
@@ -163,8 +165,12 @@ impl ExportJob {
         peer: PeerId,
         from: Option<Connected>,
         granted: Granted,
+        late: bool,
         shared: &Shared,
     ) {
+        let late = late && self.may_outline;
+        // of a session that is over
+        self.withdraw_outline(shared);
         if let Some(fresh) = self.fresh.take_if(|fresh| fresh.ticket == ticket) {
             // the earlier session stays on record, for its importer
             self.record = fresh;
@@ -177,16 +183,22 @@ impl ExportJob {
         self.view.send_modify(|view| view.session_id = Some(granted.session_id));
         tracing::info!(session = %granted.session_id.short(), "ticket redeemed");
         self.met(peer, from);
-        (self.record.peer, self.record.grant, self.record.manifest) = (Some(peer), Some(Grant::from(&granted)), None);
+        (self.record.peer, self.record.grant) = (Some(peer), Some(Grant::from(&granted)));
+        (self.record.manifest, self.record.outline) = (None, None);
         (self.record.state, self.record.failed_code) = (SessionStatus::Open, None);
         (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
         let mut session = Session::new(peer, granted, core, self.throttle.clone());
+        session.takes_outline = late;
         if let Some(before) = self.session.take() {
             (session.conversation, session.meter) = (before.conversation, before.meter);
             session.moved_before = before.moved_before;
         }
         self.session = Some(session);
         self.note_manifest();
+        self.came();
+        if late {
+            self.want_outline();
+        }
     }
 
     /// The importer comes back with its proof.
@@ -198,6 +210,7 @@ impl ExportJob {
         shared: &Shared,
     ) -> Result<Resumed, Code> {
         let peer = self.session.as_ref().map(|s| s.peer).ok_or(Code::SessionUnknown)?;
+        self.came();
         let lanes = ours.lanes.min(ask.max_lanes);
         let chunk = ours.chunk.min(ask.max_chunk);
         if lanes == 0 || chunk < super::tickets::MIN_CHUNK {
@@ -205,7 +218,7 @@ impl ExportJob {
         }
         match (&self.source, ask.manifest_sha256) {
             // a restarted exporter does not know yet whether its tree is still that one
-            (Source::Hashing, Some(_)) => return Err(Code::Busy),
+            (Source::Hashing | Source::Outlined(_), Some(_)) => return Err(Code::Busy),
             (Source::Ready(snapshot), Some(held)) if snapshot.manifest().sha256() != held => {
                 return Err(Code::ManifestChanged);
             }
@@ -214,6 +227,7 @@ impl ExportJob {
         self.met(peer, from);
         self.record.last = LastSeen::now();
         self.put(shared);
+        self.withdraw_outline(shared);
         let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
         let zstd = ours.zstd && ask.zstd;
         (session.granted.lanes, session.granted.max_chunk, session.granted.zstd) = (lanes, chunk, zstd);
@@ -253,54 +267,16 @@ impl ExportJob {
     }
 
     /// The peer redeemed its ticket again: it did not get the answer, or lost what it was about.
-    pub(super) fn granted_again(&mut self, zstd: bool) {
+    pub(super) fn granted_again(&mut self, late: bool, zstd: bool, shared: &Shared) {
+        self.came();
+        if !late {
+            self.withdraw_outline(shared);
+        }
         if let Some(session) = &mut self.session {
             session.granted.zstd = zstd;
             session.importer_holds = None;
             session.awaits_control = true;
         }
-    }
-
-    pub(super) fn hashed(&mut self, result: Hashed, shared: &Shared) {
-        self.part = None;
-        if self.is_over {
-            return;
-        }
-        match result {
-            Ok(snapshot) => {
-                let manifest = snapshot.manifest().clone();
-                self.source = Source::Ready(snapshot);
-                if self.record.manifest.is_some_and(|known| known != manifest.sha256()) {
-                    self.supersede(shared);
-                } else {
-                    self.note_manifest();
-                    self.put(shared);
-                }
-                self.input(Input::ManifestReady(manifest), shared);
-            }
-            Err(failure) => self.stop(failure, shared),
-        }
-    }
-
-    /// The tree is not what it was when the session began: its importer has to redeem the ticket again.
-    fn supersede(&mut self, shared: &Shared) {
-        if let Some(session) = &mut self.session {
-            tracing::info!(session = %session.id.short(), "the tree has changed since this session began");
-            // tells an importer that is connected; others learn it when they come
-            session.core.handle(shared.clock.now(), Input::Stop(Code::ManifestChanged)).ok();
-            if let Some(connection) = session.connection.take() {
-                while let Output::Send(frame) = session.core.poll_output() {
-                    connection.send(frame);
-                }
-                connection.let_go();
-            }
-            self.former.push(session.id);
-            self.session = None;
-        }
-    }
-
-    pub(super) fn is_superseded(&self, session: SessionId) -> bool {
-        self.former.contains(&session)
     }
 
     pub(super) fn control(&mut self, conversation: u32, event: ControlEvent, shared: &Shared) {
@@ -326,7 +302,12 @@ impl ExportJob {
             return;
         }
         match event {
-            LaneEvent::Sent { files, bytes, failed } => self.input(Input::Sent { files, bytes, failed }, shared),
+            LaneEvent::Sent { files, bytes, failed, hashed } => {
+                if let Source::Outlined(outline) = &mut self.source {
+                    hashed.iter().for_each(|(index, sha256)| outline.learn(*index, *sha256));
+                }
+                self.input(Input::Sent { files, bytes, failed, hashed }, shared);
+            }
             LaneEvent::Closed => {
                 // once everything is sent the importer may close its lanes
                 if !session.core.is_finalizing() {
@@ -426,6 +407,7 @@ impl ExportJob {
                     }
                 }
                 Output::SendFiles { entries, partial } => self.send_files(entries, &partial, shared),
+                Output::Sealed(manifest) => self.outline_is_sealed(manifest, shared),
                 Output::Suspended { reset } => self.disconnected(reset, shared),
                 Output::Over(outcome) => return self.finish(outcome, shared),
                 Output::Idle(_) => return,
@@ -493,6 +475,7 @@ impl Session {
             granted,
             core,
             importer_holds: None,
+            takes_outline: false,
             awaits_control: true,
             connection: None,
             conversation: 0,

@@ -20,6 +20,8 @@ pub(super) enum Command {
     Offer {
         source: Box<Source>,
         ttl: Duration,
+        /// No importer gets the outline.
+        hash_first: bool,
         /// Earlier offers of this tree, with their sessions.
         earlier: Vec<ExportRecord>,
         devices: usize,
@@ -71,6 +73,8 @@ pub(crate) struct ImportPlan {
     pub(crate) target_options: TargetOptions,
     /// Ask before a tree that is there is replaced.
     pub(crate) ask: bool,
+    /// Nothing is here that hashes could spare.
+    pub(crate) late_hashes: bool,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) transport: TransportPreference,
     pub(crate) connect_timeout: Duration,
@@ -98,12 +102,13 @@ impl CoordinatorHandle {
         &self,
         source: Source,
         ttl: Duration,
+        hash_first: bool,
         earlier: Vec<ExportRecord>,
         devices: usize,
     ) -> Result<Vec<(TicketParts, JobHandle)>, Code> {
         let (reply, answer) = oneshot::channel();
         let source = Box::new(source);
-        self.ask(Command::Offer { source, ttl, earlier, devices, reply }, answer).await
+        self.ask(Command::Offer { source, ttl, hash_first, earlier, devices, reply }, answer).await
     }
 
     pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {

@@ -4,6 +4,7 @@
 //! finish what they have, then the job dials again with growing pauses until the session's time is over. Stopped
 //! by a person or by the node's end, the session stays on disk and a later job goes on with it.
 
+mod adopt;
 mod apply;
 mod link;
 mod record;
@@ -38,6 +39,7 @@ use crate::staging::{Staging, Target, TargetOptions};
 use crate::store::ImportRecord;
 use crate::transfer::LaneMeter;
 
+pub(super) use self::adopt::Adopted;
 pub(super) use self::apply::Swap;
 pub(super) use self::stage::{Checked, Opened, Staged};
 
@@ -51,6 +53,8 @@ pub(super) struct ImportJob {
     pub(super) view: watch::Sender<JobView>,
     /// Ask before a tree that is there is replaced.
     ask: bool,
+    /// An outline is taken: nothing is here that hashes could spare, and no session was granted yet.
+    late_hashes: bool,
     ticket: Ticket,
     route: Route,
     options: TargetOptions,
@@ -64,6 +68,10 @@ pub(super) struct ImportJob {
     staging: Option<Staging>,
     /// The staging tree is being made or opened, off this thread: the end waits for it.
     is_staging: bool,
+    /// The manifest that seals the outline of the staging tree, once it is ready, and what is lost by that.
+    adoption: Option<(Arc<Manifest>, Vec<EntryIndex>)>,
+    /// The staging tree is of an earlier process and has an outline: nobody knows yet what of it is right.
+    is_cold: bool,
     /// The end that waits.
     ending: Option<(Outcome, Left)>,
     /// Stops what works on the staging tree off this thread.
@@ -134,6 +142,8 @@ struct Session {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) ask: bool,
+    /// An outline is taken.
+    pub(super) late_hashes: bool,
     pub(super) ticket: Ticket,
     pub(super) route: Route,
     pub(super) options: TargetOptions,
@@ -180,11 +190,12 @@ impl ImportJob {
     }
 
     fn new(id: JobId, view: watch::Sender<JobView>, start: Start) -> Self {
-        let Start { ask, ticket, route, options, throttle } = start;
+        let Start { ask, late_hashes, ticket, route, options, throttle } = start;
         Self {
             id,
             view,
             ask,
+            late_hashes,
             ticket,
             route,
             options,
@@ -195,6 +206,8 @@ impl ImportJob {
             record: None,
             staging: None,
             is_staging: false,
+            adoption: None,
+            is_cold: false,
             ending: None,
             stop_staging: Arc::default(),
             local_bytes: Arc::default(),
@@ -318,6 +331,11 @@ impl ImportJob {
                 Output::Review(manifest) => {
                     session.manifest = Some(manifest.clone());
                     self.check_target(manifest, shared);
+                }
+                Output::Adopt { manifest, lost } => {
+                    session.manifest = Some(manifest.clone());
+                    self.adoption = Some((manifest, lost));
+                    self.adopt_if_ready(shared);
                 }
                 Output::Apply(proof) => self.apply(proof, shared),
                 Output::Suspended { reset } => self.disconnected(reset, shared),

@@ -9,7 +9,7 @@ use super::sources::{Hashed, HashingId};
 use super::{Coordinator, Job, MAX_JOBS, TicketParts, export};
 use crate::api::{JobHandle, JobView, Role};
 use crate::clock;
-use crate::source::Source;
+use crate::source::{Outline, Source};
 use crate::store::ExportRecord;
 
 impl Coordinator {
@@ -19,6 +19,7 @@ impl Coordinator {
         &mut self,
         source: Source,
         ttl: Duration,
+        hash_first: bool,
         mut earlier: Vec<ExportRecord>,
         devices: usize,
     ) -> Result<Vec<(TicketParts, JobHandle)>, Code> {
@@ -44,14 +45,16 @@ impl Coordinator {
             }
             made.push((*id, TicketParts { id: ticket, secret, expires_at_ms, continues }, fresh, earlier));
         }
-        let (part, begin) = self.sources.wait_for(source, &jobs);
+        let (part, begin) = self.sources.wait_for(source, &jobs, || self.shared.late());
         if let Some(begin) = begin {
             begin.run(self.shared.hashes.clone(), self.shared.events.clone());
         }
         let started = made.into_iter().map(|(id, parts, fresh, earlier)| {
             let (view, watch) = watch::channel(JobView::new(Role::Exporter));
             let (limit, throttle) = self.limits();
-            let start = export::Start { part: part.clone(), expires, throttle, fresh, earlier };
+            // an outline is for one: several share one manifest
+            let may_outline = !hash_first && devices == 1;
+            let start = export::Start { part: part.clone(), may_outline, expires, throttle, fresh, earlier };
             let job = export::ExportJob::new(id, view, start, &self.shared);
             self.jobs.insert(id, Job::Export(Box::new(job)));
             (parts, JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
@@ -67,6 +70,21 @@ impl Coordinator {
     /// Nor does one go on whose result came while its record was read.
     fn is_settled(&self, record: &ExportRecord) -> bool {
         record.grant.as_ref().is_some_and(|grant| self.settled.contains(&grant.session))
+    }
+
+    /// A hashing ended early for an outline. If that is not for the one offer that waits, it goes on.
+    pub(super) fn outlined(&mut self, id: HashingId, outline: Box<Outline>) {
+        let job = self.sources.waits_alone(id).and_then(|job| self.jobs.get_mut(&job));
+        let source = match job {
+            Some(Job::Export(job)) if job.takes_outline() => {
+                self.sources.done(id);
+                return job.outlined(outline, &self.shared);
+            }
+            Some(Job::Export(_) | Job::Import(_)) | None => outline.into_source(),
+        };
+        if let Some(begin) = self.sources.go_on(id, source) {
+            begin.run(self.shared.hashes.clone(), self.shared.events.clone());
+        }
     }
 
     /// A hashing is over; all offers that waited for it have one snapshot.

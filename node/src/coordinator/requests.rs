@@ -85,16 +85,17 @@ impl Coordinator {
             }
         };
         let granted = Response::Granted(redeemed.granted.clone());
+        let late = redeem.late_hashes == Some(true);
         let Some(Job::Export(job)) = self.jobs.get_mut(&redeemed.job) else { return };
         if !redeemed.is_new {
             // the ticket of an earlier session, while the job serves another importer
             if job.session() != Some((redeemed.granted.session_id, peer)) {
                 return reply.send(Response::Refused(Code::NotOffered));
             }
-            job.granted_again(redeemed.granted.zstd);
+            job.granted_again(late, redeemed.granted.zstd, &self.shared);
             return reply.send(granted);
         }
-        job.granted(redeem.ticket_id, peer, from, redeemed.granted, &self.shared);
+        job.granted(redeem.ticket_id, peer, from, redeemed.granted, late, &self.shared);
         // 6.3: the answer goes out when the session would survive a crash of this process
         let (store, record) = (self.shared.store.clone(), job.record().clone());
         tokio::spawn(async move {

@@ -10,7 +10,7 @@ use super::Event;
 use crate::clock::{Clock, LastSeen, is_session_expired};
 use crate::limit::Limiter;
 use crate::net::NetHandle;
-use crate::source::HashCache;
+use crate::source::{HashCache, HashKeeper, Late};
 use crate::staging::StateDir;
 use crate::store::{StoreHandle, Write};
 use crate::transfer::{Compression, LaneReport};
@@ -29,6 +29,11 @@ pub(crate) struct Shared {
     /// Of all sessions together.
     pub(crate) limit: Limiter,
     pub(crate) compression: Compression,
+    /// See [`crate::NodeConfig::late_from`].
+    pub(crate) late_from: u64,
+    /// Hashing begins when somebody asks for the tree.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) is_cold: bool,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) lanes: mpsc::Sender<LaneReport>,
     #[cfg(feature = "test-hooks")]
@@ -68,9 +73,29 @@ impl Hashes {
         };
         self.cache.get_or_init(open).as_ref()
     }
+
+    /// Takes hashes that lanes find until the last of them is gone.
+    pub(crate) fn keeper(&self) -> HashKeeper {
+        let (keeper, kept) = HashKeeper::new();
+        let hashes = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Some(cache) = hashes.open() {
+                cache.write_kept(&kept);
+            }
+        });
+        keeper
+    }
 }
 
 impl Shared {
+    /// When an outline is worth it.
+    pub(super) fn late(&self) -> Late {
+        let late = Late::from(self.late_from);
+        #[cfg(feature = "test-hooks")]
+        let late = late.cold(self.is_cold);
+        late
+    }
+
     /// Hands a record to the store, which writes in the order of the calls. What cannot be written is logged; the
     /// session then resumes from an older record.
     pub(crate) fn write_later(&self, write: Write) {

@@ -189,7 +189,7 @@ mod tests {
             let ends = Ends { exporter: &exporter, importer: &importer };
             let nonce = Nonce([1; 16]);
             let proof = proof::redeem(&self.secret, self.id, ends, nonce);
-            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000, zstd: false }
+            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000, late_hashes: None, zstd: false }
         }
 
         fn redeem(&mut self, peer: PeerId, ask: &Redeem, now: u64) -> Result<Redeemed, Code> {

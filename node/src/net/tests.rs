@@ -163,6 +163,7 @@ fn redeem() -> Request {
         max_lanes: 4,
         max_chunk: 1,
         zstd: false,
+        late_hashes: None,
     })
 }
 

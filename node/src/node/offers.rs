@@ -25,6 +25,8 @@ pub struct OfferOptions {
     pub ttl: Duration,
     /// Do not go on with an unfinished session of this tree. Default: go on.
     pub fresh: bool,
+    /// Hash everything before anything is sent, also for an importer that would take the tree without. Default: no.
+    pub hash_first: bool,
     /// Go on with this session; where it cannot be, the offer is refused. Default: the newest one of this tree.
     pub session: Option<SessionId>,
     /// Send no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
@@ -38,7 +40,7 @@ impl OfferOptions {
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false, session: None, limit: None }
+        Self { ttl: TICKET_TTL, fresh: false, hash_first: false, session: None, limit: None }
     }
 }
 
@@ -131,7 +133,7 @@ impl NodeHandle {
             return Err(OfferError::Unknown { session });
         }
         let known: Vec<_> = earlier.iter().filter_map(Unfinished::of_export).collect();
-        let offered = self.coordinator.offer(source, options.ttl, earlier, devices).await;
+        let offered = self.coordinator.offer(source, options.ttl, options.hash_first, earlier, devices).await;
         let offered = offered.map_err(OfferError::Refused)?;
         let offers = offered.into_iter().map(|(parts, job)| {
             job.set_limit(options.limit);

@@ -75,6 +75,22 @@ impl DirCache {
         let dir = self.dirs.try_get_or_insert_ref(parent, || open_dir(root, parent, use_openat2))?;
         open_regular(dir.as_fd(), name)
     }
+
+    /// Looks at the regular file at `path` without opening it.
+    pub(super) fn stamp_of(&mut self, root: BorrowedFd<'_>, path: &str) -> Result<Stamp, OpenRefused> {
+        let stat = match path.rsplit_once('/') {
+            None => statat(root, path, AtFlags::SYMLINK_NOFOLLOW)?,
+            Some((parent, name)) => {
+                let use_openat2 = &mut self.use_openat2;
+                let dir = self.dirs.try_get_or_insert_ref(parent, || open_dir(root, parent, use_openat2))?;
+                statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?
+            }
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(Stamp::of(&stat)),
+            _ => Err(OpenRefused::NotRegular),
+        }
+    }
 }
 
 /// A directory handle that needs no read permission.

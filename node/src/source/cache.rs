@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use me_sync_protocol::ids::{Digest, EntryIndex};
@@ -52,6 +52,37 @@ const MAX_HASHES: u64 = 2_000_000;
 const SETTLED: Duration = Duration::from_millis(50);
 /// The same for file systems that only know whole seconds, or every other one.
 const SETTLED_COARSE: Duration = Duration::from_millis(2500);
+
+/// The hash of a file that was read whole while it was sent.
+#[derive(Debug, Clone, Copy)]
+pub struct FreshHash {
+    pub(super) stamp: Stamp,
+    pub(super) digest: Digest,
+}
+
+/// Where lanes leave such hashes.
+#[derive(Debug, Clone)]
+pub struct HashKeeper(SyncSender<Vec<(Stamp, Digest)>>);
+
+/// Hashes on their way to a cache.
+#[derive(Debug)]
+pub struct KeptHashes(Receiver<Vec<(Stamp, Digest)>>);
+
+impl HashKeeper {
+    /// A keeper, and what is to be handed to [`HashCache::write_kept`] on a thread of its own.
+    pub fn new() -> (Self, KeptHashes) {
+        let (keeper, kept) = sync_channel(WRITER_QUEUE);
+        (Self(keeper), KeptHashes(kept))
+    }
+
+    /// Leaves some hashes. Blocking, while many of them wait.
+    pub fn keep(&self, fresh: &[FreshHash]) {
+        if !fresh.is_empty() {
+            // without a cache nobody listens
+            self.0.send(fresh.iter().map(|fresh| (fresh.stamp, fresh.digest)).collect()).ok();
+        }
+    }
+}
 
 /// Hashes of files that were read before. One process has it at a time.
 pub struct HashCache {
@@ -100,6 +131,11 @@ impl HashCache {
             Ok(txn.commit()?)
         };
         forget().map_err(|fault: Fault| fault.at(&self.path))
+    }
+
+    /// Writes down what lanes find, until the last of them is gone. Blocking.
+    pub fn write_kept(&self, kept: &KeptHashes) {
+        self.write_down(&kept.0);
     }
 
     /// What is known of these files. A cache that cannot be read knows nothing.

@@ -33,25 +33,26 @@ const BUFFER: usize = 256 << 10;
 /// How often a file that changed under the reader is hashed again, and how long to wait before each time.
 const PAUSES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
 /// Directory handles of all threads together.
-const DIR_HANDLES: usize = 64;
+pub(super) const DIR_HANDLES: usize = 64;
 
-/// Hashes all files; digests are by record number, and zero for what is no file. Files that changed since the walk
-/// are restamped, those that cannot be hashed are left out or fail the whole, as the options say.
+/// Hashes all files that are not `known`, which is by record number. Files that changed since the walk are restamped,
+/// those that cannot be hashed are left out or fail the whole, as the options say. False: `enough` was set for a moment
+/// before the end; what is hashed by then is known.
+#[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
 pub(super) fn hash_all(
     tree: &mut Tree,
+    known: &mut [Option<Digest>],
     skipped: &mut SkippedReport,
     options: &ScanOptions,
     threads: NonZeroUsize,
     cache: Option<&HashCache>,
     progress: &HashProgress,
     stop: &AtomicBool,
-) -> Result<Vec<Digest>, SourceError> {
-    let mut digests = vec![Digest([0; Digest::LEN]); tree.records().len()];
+    enough: &AtomicBool,
+) -> Result<bool, SourceError> {
     let mut outcomes = Outcomes::default();
-    let job = Job::new(tree, options, cache, progress, stop);
-    let (files, bytes) = job.totals();
-    progress.files_total.store(files, Relaxed);
-    progress.bytes_total.store(bytes, Relaxed);
+    let job = Job::new(tree, known, options, cache, progress, Stops { stop, enough });
+    let files = job.begin();
     std::thread::scope(|scope| {
         let (reports, arriving) = sync_channel(2 * threads.get());
         for _ in 0..threads.get() {
@@ -77,14 +78,16 @@ pub(super) fn hash_all(
                 }
             }
             for (record, outcome) in report {
-                outcomes.take(&mut digests, tree, record, outcome);
+                outcomes.take(known, tree, record, outcome);
             }
         }
         Ok::<(), SourceError>(())
     })
     .inspect_err(|_| tracing::debug!("hashing ends early"))?;
-    // a thread that sees the flag leaves its work undone
-    if outcomes.count < files {
+    // a thread that sees a flag leaves its work undone
+    let is_whole = outcomes.count >= files;
+    // enough may not be enough any more by now: that is for the caller
+    if !is_whole && stop.load(Relaxed) {
         return Err(SourceError::Aborted);
     }
     for (record, stamp) in outcomes.restamped {
@@ -97,7 +100,7 @@ pub(super) fn hash_all(
         skipped.unreadable.add(path.as_bytes(), why);
         tree.leave_out(record);
     }
-    Ok(digests)
+    Ok(is_whole)
 }
 
 /// What became of one file.
@@ -133,11 +136,11 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn take(&mut self, digests: &mut [Digest], tree: &Tree, record: u32, outcome: Outcome) {
+    fn take(&mut self, known: &mut [Option<Digest>], tree: &Tree, record: u32, outcome: Outcome) {
         self.count += 1;
         match outcome {
             Outcome::Hashed { digest, stamp, keep: _ } => {
-                digests[record as usize] = digest;
+                known[record as usize] = Some(digest);
                 if !tree.is_stamped(record, &stamp) {
                     self.restamped.push((record, stamp));
                 }
@@ -147,12 +150,21 @@ impl Outcomes {
     }
 }
 
+/// What ends hashing early.
+#[derive(Clone, Copy)]
+struct Stops<'a> {
+    stop: &'a AtomicBool,
+    enough: &'a AtomicBool,
+}
+
 struct Job<'a> {
     tree: &'a Tree,
+    /// By record number: its hash is known, or it is no file.
+    is_done: Vec<bool>,
     skip_unreadable: bool,
     cache: Option<&'a HashCache>,
     progress: &'a HashProgress,
-    stop: &'a AtomicBool,
+    stops: Stops<'a>,
     /// Another thread failed.
     failed: AtomicBool,
     large: Vec<u32>,
@@ -178,36 +190,58 @@ enum Attempt {
 impl<'a> Job<'a> {
     fn new(
         tree: &'a Tree,
+        known: &[Option<Digest>],
         options: &ScanOptions,
         cache: Option<&'a HashCache>,
         progress: &'a HashProgress,
-        stop: &'a AtomicBool,
+        stops: Stops<'a>,
     ) -> Self {
+        let is_done: Vec<bool> = tree
+            .records()
+            .iter()
+            .zip(known)
+            .map(|(record, known)| record.kind != Kind::File || known.is_some())
+            .collect();
         let mut large: Vec<u32> = (0u32..)
             .zip(tree.records())
-            .filter(|(_, record)| record.kind == Kind::File && record.size >= LARGE)
+            .filter(|(index, record)| !is_done[*index as usize] && record.size >= LARGE)
             .map(|(index, _)| index)
             .collect();
         large.sort_by_key(|index| std::cmp::Reverse(tree.record(*index).size));
         Self {
             tree,
+            is_done,
             skip_unreadable: options.skip_unreadable,
             cache,
             progress,
-            stop,
+            stops,
             failed: AtomicBool::new(false),
             large,
             cursor: AtomicUsize::new(0),
         }
     }
 
-    fn totals(&self) -> (u64, u64) {
-        let files = self.tree.records().iter().filter(|record| record.kind == Kind::File);
-        files.fold((0, 0), |(count, bytes), record| (count + 1, bytes.saturating_add(record.size)))
+    /// Says how far it is; how many files are to be hashed.
+    fn begin(&self) -> u64 {
+        let (mut files, mut bytes, mut done, mut bytes_done) = (0, 0_u64, 0, 0_u64);
+        for (record, is_done) in self.tree.records().iter().zip(&self.is_done).filter(|(r, _)| r.kind == Kind::File) {
+            files += 1;
+            bytes = bytes.saturating_add(record.size);
+            if *is_done {
+                done += 1;
+                bytes_done = bytes_done.saturating_add(record.size);
+            }
+        }
+        self.progress.files_total.store(files, Relaxed);
+        self.progress.bytes_total.store(bytes, Relaxed);
+        self.progress.files_done.store(done, Relaxed);
+        self.progress.bytes_done.store(bytes_done, Relaxed);
+        files - done
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Relaxed) || self.failed.load(Relaxed)
+        let Stops { stop, enough } = self.stops;
+        stop.load(Relaxed) || enough.load(Relaxed) || self.failed.load(Relaxed)
     }
 
     /// One thread's life.
@@ -271,7 +305,7 @@ impl<'a> Job<'a> {
         let records = self.tree.records();
         let from = (unit - self.large.len()).checked_mul(BLOCK).filter(|from| *from < records.len())?;
         let block = from..records.len().min(from + BLOCK);
-        let small = |at: &usize| records[*at].kind == Kind::File && records[*at].size < LARGE;
+        let small = |at: &usize| !self.is_done[*at] && records[*at].size < LARGE;
         // record numbers are below MAX_ENTRIES
         Some(block.filter(small).filter_map(|at| u32::try_from(at).ok()).collect())
     }

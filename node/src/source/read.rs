@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use me_sync_protocol::EMPTY_SHA256;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Node};
 use me_sync_protocol::path::RelPath;
@@ -13,6 +15,7 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 
 use super::beneath::{DirCache, OpenRefused};
+use super::cache::{FreshHash, is_settled};
 use super::error::{ReadError, SourceError};
 use super::skipped::SkippedReport;
 use super::tree::{FileId, Kind, Stamp, Tree, mtime};
@@ -22,9 +25,14 @@ const DIR_HANDLES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 /// A hashed tree: its manifest and what is needed to serve its files. Shared by all sessions that send it.
 pub struct Snapshot {
+    manifest: Arc<Manifest>,
+    files: Arc<Files>,
+}
+
+/// What is needed to find files, and to see that they are still those of the walk.
+struct Files {
     root: OwnedFd,
     root_path: PathBuf,
-    manifest: Arc<Manifest>,
     /// By manifest index.
     ids: Vec<FileId>,
     devices: Vec<u64>,
@@ -40,48 +48,43 @@ impl fmt::Debug for Snapshot {
 impl Snapshot {
     pub(super) fn seal(
         tree: Tree,
-        digests: Vec<Digest>,
+        digests: Vec<Option<Digest>>,
         root_path: PathBuf,
         skipped: SkippedReport,
     ) -> Result<Self, SourceError> {
-        let root_stamp = tree.root_stamp;
-        let mode = root_stamp.map(|stamp| u32::from(stamp.mode));
-        let mut builder = ManifestBuilder::new(mode, root_stamp.map(|stamp| mtime(stamp.mtime)));
-        let mut at = 0;
-        let mut path = String::new();
-        for ((index, record), digest) in (0u32..).zip(tree.records()).zip(&digests) {
-            let node = match record.kind {
-                Kind::File => Node::File { size: record.size, sha256: *digest },
-                Kind::Dir => Node::Dir,
-                Kind::Symlink => Node::Symlink { target: tree.target(index).into() },
-                Kind::LeftOut => continue,
-            };
-            tree.path(index, &mut path);
-            let path = RelPath::parse(path.as_str()).map_err(|why| ManifestError::Path { index: at, why })?;
-            let mode = (record.kind != Kind::Symlink).then(|| u32::from(record.mode));
-            builder.push(&Entry { path, node, mode, mtime: Some(record.mtime()) })?;
-            at += 1;
-        }
+        let builder = describe(&tree, Some(&digests))?;
         // sealing copies the manifest once; make room for that first
         let (root, devices, ids) = tree.into_identities();
         drop(digests);
         let manifest = Arc::new(builder.finish()?);
-        Ok(Self { root, root_path, manifest, ids, devices, skipped })
+        Ok(Self { manifest, files: Arc::new(Files { root, root_path, ids, devices, skipped }) })
     }
 
-    /// The sealed list of everything that is served.
+    /// The tree before its files are hashed: what is served is what the walk saw.
+    pub(super) fn outline(tree: &Tree, root_path: PathBuf, skipped: SkippedReport) -> Result<Self, SourceError> {
+        let manifest = Arc::new(describe(tree, None)?.finish()?);
+        let (root, devices, ids) = tree.identities().map_err(|err| SourceError::Io { path: String::new(), err })?;
+        Ok(Self { manifest, files: Arc::new(Files { root, root_path, ids, devices, skipped }) })
+    }
+
+    /// The same files under the manifest that seals their outline.
+    pub fn sealed_as(&self, manifest: Arc<Manifest>) -> Self {
+        Self { manifest, files: Arc::clone(&self.files) }
+    }
+
+    /// The list of everything that is served.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
 
     /// What lies below the root and is not in the manifest.
     pub fn skipped(&self) -> &SkippedReport {
-        &self.skipped
+        &self.files.skipped
     }
 
     /// The root with all symlinks resolved. Escape it before printing.
     pub fn root(&self) -> &Path {
-        &self.root_path
+        &self.files.root_path
     }
 
     /// A reader of its own for one lane. Holds at most eight directory handles.
@@ -91,15 +94,15 @@ impl Snapshot {
 
     /// Is the file of that stamp the one that was hashed as `index`?
     pub(super) fn holds(&self, index: EntryIndex, entry: &Entry<'_>, stamp: &Stamp) -> bool {
-        self.ids.get(index.at()).is_some_and(|id| id.is(stamp, &self.devices))
+        self.files.ids.get(index.at()).is_some_and(|id| id.is(stamp, &self.files.devices))
             && entry.size() == stamp.size
             && entry.mtime == Some(mtime(stamp.mtime))
     }
 
     /// Device and inode of the entry when it was hashed.
     pub(super) fn identity(&self, index: EntryIndex) -> Option<(u64, u64)> {
-        let id = self.ids.get(index.at())?;
-        Some((*self.devices.get(id.dev as usize)?, id.ino))
+        let id = self.files.ids.get(index.at())?;
+        Some((*self.files.devices.get(id.dev as usize)?, id.ino))
     }
 
     fn path(&self, index: EntryIndex) -> String {
@@ -123,7 +126,9 @@ impl SnapshotReader {
         let snapshot = &self.snapshot;
         let entry = snapshot.manifest.entry(index).filter(Entry::is_file).ok_or(ReadError::NotAFile { index })?;
         let path = || entry.path.as_str().to_owned();
-        let (file, stamp) = match self.dirs.open_file(snapshot.root.as_fd(), entry.path.as_str()) {
+        // by a wall that stands before 1970, nothing is settled
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (file, stamp) = match self.dirs.open_file(snapshot.files.root.as_fd(), entry.path.as_str()) {
             Ok(opened) => opened,
             Err(refused) => {
                 // a handle of a directory that was moved away and made anew must not stay for the retry rounds
@@ -138,7 +143,7 @@ impl SnapshotReader {
         if !snapshot.holds(index, &entry, &stamp) {
             return Err(ReadError::Changed { path: path() });
         }
-        Ok(SourceFile { file, snapshot: Arc::clone(snapshot), index, at: 0, size: stamp.size })
+        Ok(SourceFile { file, snapshot: Arc::clone(snapshot), index, at: 0, size: stamp.size, began })
     }
 }
 
@@ -150,6 +155,8 @@ pub struct SourceFile {
     index: EntryIndex,
     at: u64,
     size: u64,
+    /// When it was opened, since 1970.
+    began: Duration,
 }
 
 impl SourceFile {
@@ -190,9 +197,23 @@ impl SourceFile {
     /// # Errors
     /// It changed while it was read.
     pub fn finish(self) -> Result<(), ReadError> {
-        let stat = fstat(&self.file).map_err(|err| self.io(err))?;
+        self.last_look().map(drop)
+    }
+
+    /// As [`Self::finish`], for a file that was read from its first byte and turned out to have this SHA-256: what a
+    /// cache may know of it, unless it was changed right before.
+    ///
+    /// # Errors
+    /// It changed while it was read.
+    pub fn finish_hashed(self, digest: Digest) -> Result<Option<FreshHash>, ReadError> {
+        let stamp = self.last_look()?;
+        Ok(is_settled(&stamp, self.began).then_some(FreshHash { stamp, digest }))
+    }
+
+    fn last_look(&self) -> Result<Stamp, ReadError> {
+        let stamp = Stamp::of(&fstat(&self.file).map_err(|err| self.io(err))?);
         let entry = self.snapshot.manifest.entry(self.index).ok_or(ReadError::NotAFile { index: self.index })?;
-        if self.snapshot.holds(self.index, &entry, &Stamp::of(&stat)) { Ok(()) } else { Err(self.changed()) }
+        if self.snapshot.holds(self.index, &entry, &stamp) { Ok(stamp) } else { Err(self.changed()) }
     }
 
     fn changed(&self) -> ReadError {
@@ -202,4 +223,34 @@ impl SourceFile {
     fn io(&self, err: Errno) -> ReadError {
         ReadError::Io { path: self.snapshot.path(self.index), err: err.into() }
     }
+}
+
+/// The entries of a tree as a manifest has them; without digests as an outline has them.
+fn describe(tree: &Tree, digests: Option<&[Option<Digest>]>) -> Result<ManifestBuilder, SourceError> {
+    let root_stamp = tree.root_stamp;
+    let (mode, time) = (root_stamp.map(|stamp| u32::from(stamp.mode)), root_stamp.map(|stamp| mtime(stamp.mtime)));
+    let mut builder = match digests {
+        Some(_) => ManifestBuilder::new(mode, time),
+        None => ManifestBuilder::outline(mode, time),
+    };
+    let mut at = 0;
+    let mut path = String::new();
+    for (index, record) in (0u32..).zip(tree.records()) {
+        let node = match record.kind {
+            Kind::File => {
+                let known = digests.and_then(|digests| digests.get(index as usize).copied().flatten());
+                let sha256 = if record.size == 0 { Some(EMPTY_SHA256) } else { known };
+                Node::File { size: record.size, sha256 }
+            }
+            Kind::Dir => Node::Dir,
+            Kind::Symlink => Node::Symlink { target: tree.target(index).into() },
+            Kind::LeftOut => continue,
+        };
+        tree.path(index, &mut path);
+        let path = RelPath::parse(path.as_str()).map_err(|why| ManifestError::Path { index: at, why })?;
+        let mode = (record.kind != Kind::Symlink).then(|| u32::from(record.mode));
+        builder.push(&Entry { path, node, mode, mtime: Some(record.mtime()) })?;
+        at += 1;
+    }
+    Ok(builder)
 }

@@ -4,6 +4,7 @@
 //! snapshot keeps of an entry lies apart from what is freed when the manifest holds it.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use me_sync_protocol::limits::{MAX_ENTRIES, MAX_MANIFEST_BYTES, MAX_MTIME_MS};
@@ -230,6 +231,18 @@ impl Tree {
             }
             out.push_str(self.name(here));
         }
+    }
+
+    /// The root handle, the devices and the identities by manifest index, as a copy.
+    pub(super) fn identities(&self) -> io::Result<(OwnedFd, Vec<u64>, Vec<FileId>)> {
+        let kept = self.records.iter().zip(&self.ids).filter(|(record, _)| record.kind != Kind::LeftOut);
+        Ok((self.root.try_clone()?, self.devices.clone(), kept.map(|(_, id)| *id).collect()))
+    }
+
+    /// The record number of each manifest entry.
+    pub(super) fn kept(&self) -> Vec<u32> {
+        let all = (0u32..).zip(&self.records);
+        all.filter(|(_, record)| record.kind != Kind::LeftOut).map(|(index, _)| index).collect()
     }
 
     /// The root handle, the devices and the identities by manifest index; all else is freed.

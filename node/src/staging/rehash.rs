@@ -56,12 +56,16 @@ impl Found {
 impl Staging {
     /// Looks at every file: what the durable ledger named counts without a look, everything else that is there is
     /// read from the disk and hashed. What is wrong is removed. Before any writer is made. Blocking, as long as
-    /// reading all of it takes; `progress` counts bytes read, `stop` ends it early.
+    /// reading all of it takes; `progress` counts bytes read, `stop` ends it early. A tree of an outline is left alone, as
+    /// nothing says what is right.
     ///
     /// # Errors
     /// The disk refuses, something is mounted there, or it was stopped. It can be done again.
     pub fn survey(&self, threads: NonZeroUsize, stop: &AtomicBool, progress: &AtomicU64) -> Result<Found, StageError> {
         let shared = &*self.shared;
+        if shared.manifest.is_outline() {
+            return Ok(Found::default());
+        }
         let place = place(shared)?;
         let parts = in_batches(shared.manifest.len(), threads, stop, |batches| {
             let mut found = Found::default();

@@ -95,7 +95,8 @@ impl Staging {
     ) -> Result<Self, ReopenError> {
         let (site, manifest, root) = Site::reopen(state, session, options)?;
         let staging = Self::over(site, Arc::new(manifest))?;
-        if root == Root::Found {
+        // what the files of an outline should be, no ledger knows
+        if root == Root::Found && !staging.shared.manifest.is_outline() {
             durable.into_iter().for_each(|(index, stamp)| staging.shared.stamps.set(index, stamp));
         }
         skeleton::make_dirs(&staging.shared)?;
@@ -146,7 +147,7 @@ impl Site {
         drop(registry);
         let modes = target.modes.report(&manifest);
         let activity = Arc::new(site::activity(&dir)?);
-        let site = Self { target, journal, _session: dir, activity, root: Arc::new(root), new, modes };
+        let site = Self { target, journal, session: dir, activity, root: Arc::new(root), new, modes };
         Ok((site, manifest, how))
     }
 }

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use super::error::{StageError, shown};
 use super::journal::SessionState;
 use super::skeleton;
-use super::slots::Slots;
 use super::swap::SealedStaging;
 use super::tree::{Shared, Staging};
 use super::verify::{self, Walked};
@@ -148,7 +147,7 @@ impl Staging {
             manifest: Arc::clone(&self.shared.manifest),
             modes: self.shared.modes,
             stamps: Arc::clone(&self.shared.stamps),
-            slots: Slots::default(),
+            slots: Arc::default(),
             flush: Arc::clone(&self.shared.flush),
         });
         match skeleton::make_dirs(&self.shared) {

@@ -30,7 +30,7 @@ pub(super) struct Site {
     pub(super) target: Target,
     pub(super) journal: Journal,
     /// Locked as long as the session lives.
-    pub(super) _session: SessionDir,
+    pub(super) session: SessionDir,
     pub(super) activity: Arc<Activity>,
     /// The root of the staging tree, locked.
     pub(super) root: Arc<OwnedFd>,
@@ -74,7 +74,7 @@ impl Site {
             Ok((root, new)) => Ok(Self {
                 target,
                 journal,
-                _session: dir,
+                session: dir,
                 activity: Arc::new(activity),
                 root: Arc::new(root),
                 new,
@@ -85,6 +85,23 @@ impl Site {
                 Err(err)
             }
         }
+    }
+
+    /// The manifest that seals the outline on record takes its place. At every moment the journal names one that is
+    /// whole on the disk.
+    pub(super) fn adopt(&mut self, outline: &Manifest, manifest: &Manifest) -> Result<(), StateError> {
+        let SessionDir { fd, path } = &self.session;
+        if !outline.is_outline() || manifest.is_outline() || manifest.outline_sha256() != outline.sha256() {
+            let why = "does not seal the outline of this session".to_owned();
+            return Err(StateError::Manifest { path: path.clone(), why });
+        }
+        spool::write_sealed(fd, path, manifest)?;
+        // in both copies: if one is damaged later, the other must not name what is gone
+        for _ in 0..2 {
+            self.journal.update(|r| r.manifest = manifest.sha256())?;
+        }
+        spool::remove_outline(fd);
+        Ok(())
     }
 
     pub(super) fn staging_path(&self) -> PathBuf {

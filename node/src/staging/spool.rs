@@ -21,11 +21,32 @@ use super::inode::Inode;
 
 const MAGIC: &[u8; 8] = b"mesyncm1";
 const FILE: &str = "manifest";
+/// The manifest that seals the outline in [`FILE`].
+const SEALED: &str = "manifest.sealed";
 const TEMPORARY: &str = "manifest.tmp";
 
 /// Writes the manifest into a session's directory, durably.
 pub(super) fn write(dir: &OwnedFd, path: &Path, manifest: &Manifest) -> Result<(), StateError> {
+    write_as(dir, path, FILE, manifest)
+}
+
+/// Writes the manifest that seals the outline beside it, durably. The journal decides which of them counts.
+pub(super) fn write_sealed(dir: &OwnedFd, path: &Path, manifest: &Manifest) -> Result<(), StateError> {
+    write_as(dir, path, SEALED, manifest)
+}
+
+/// The journal names the sealed manifest.
+pub(super) fn remove_outline(dir: &OwnedFd) {
+    // what stays is not read
+    unlinkat(dir, FILE, AtFlags::empty()).ok();
+}
+
+fn write_as(dir: &OwnedFd, path: &Path, name: &str, manifest: &Manifest) -> Result<(), StateError> {
     let step = || -> io::Result<()> {
+        match unlinkat(dir, TEMPORARY, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(err) => return Err(err.into()),
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut out = BufWriter::new(File::from(openat(dir, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?));
         out.write_all(MAGIC)?;
@@ -36,17 +57,34 @@ pub(super) fn write(dir: &OwnedFd, path: &Path, manifest: &Manifest) -> Result<(
         }
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         durable::sync(&file)?;
-        durable::replace_file(dir.as_fd(), TEMPORARY, FILE)?;
+        durable::replace_file(dir.as_fd(), TEMPORARY, name)?;
         Ok(durable::sync(dir)?)
     };
-    step().map_err(|err| StateError::Io { what: "writing", path: path.join(FILE), err })
+    step().map_err(|err| StateError::Io { what: "writing", path: path.join(name), err })
 }
 
-/// Reads the manifest with this SHA-256 back.
+/// Reads the manifest with this SHA-256 back: an outline, or what seals it.
 pub(super) fn read(dir: &OwnedFd, path: &Path, sha256: Digest) -> Result<Manifest, StateError> {
-    let at = path.join(FILE);
+    let sealed = read_from(dir, path, SEALED, sha256);
+    if sealed.is_ok() {
+        return sealed;
+    }
+    match read_from(dir, path, FILE, sha256) {
+        Err(err) if is_there(dir, FILE) => Err(err),
+        // the outline is gone: what is wrong is wrong with the other
+        Err(err) => Err(if is_there(dir, SEALED) { sealed.err().unwrap_or(err) } else { err }),
+        found => found,
+    }
+}
+
+fn is_there(dir: &OwnedFd, name: &str) -> bool {
+    !matches!(Inode::at(dir, name), Ok(None))
+}
+
+fn read_from(dir: &OwnedFd, path: &Path, name: &str, sha256: Digest) -> Result<Manifest, StateError> {
+    let at = path.join(name);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = match openat(dir, FILE, flags, Mode::empty()) {
+    let fd = match openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Err(StateError::Manifest { path: at, why: "is not there".to_owned() }),
         Err(Errno::LOOP) => return Err(StateError::NotOurs { path: at, why: "is a symlink" }),
@@ -95,7 +133,7 @@ pub(super) fn read(dir: &OwnedFd, path: &Path, sha256: Digest) -> Result<Manifes
 
 /// Removes the manifest.
 pub(super) fn remove(dir: &OwnedFd) -> rustix::io::Result<()> {
-    for name in [TEMPORARY, FILE] {
+    for name in [TEMPORARY, SEALED, FILE] {
         match unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(err) => return Err(err),

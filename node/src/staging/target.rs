@@ -186,6 +186,16 @@ impl Target {
         Ok(())
     }
 
+    /// There is nothing here that a hash could spare: no entry in the target, and no unfinished session for it.
+    /// Blocking.
+    pub fn is_blank(&self, state: &StateDir) -> bool {
+        let ours = |r: &super::journal::Record| {
+            r.state.is_open() && (r.parent_id, &*r.name) == (self.parent_id, self.name.as_bytes())
+        };
+        // what cannot be read is not taken for nothing
+        self.is_empty().unwrap_or(false) && state.records().is_ok_and(|records| !records.iter().any(ours))
+    }
+
     pub(super) fn held(&self) -> u64 {
         self.held
     }

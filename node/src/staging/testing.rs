@@ -115,7 +115,7 @@ pub(crate) fn manifest(things: &[(&str, Thing)]) -> Arc<Manifest> {
         let (node, mode) = match thing {
             Thing::File(bytes, mode) => {
                 let sha256 = Digest::of(bytes);
-                (Node::File { size: bytes.len() as u64, sha256 }, Some(*mode))
+                (Node::File { size: bytes.len() as u64, sha256: Some(sha256) }, Some(*mode))
             }
             Thing::Dir(mode) => (Node::Dir, Some(*mode)),
             Thing::Link(target) => (Node::Symlink { target: (*target).into() }, None),

@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) manifest: Arc<Manifest>,
     pub(super) modes: ModePolicy,
     pub(super) stamps: Arc<Stamps>,
-    pub(super) slots: Slots,
+    pub(super) slots: Arc<Slots>,
     pub(super) flush: Arc<Flush>,
 }
 
@@ -96,7 +96,7 @@ impl Staging {
             root: Arc::clone(&site.root),
             modes: site.target.modes,
             stamps: Arc::new(Stamps::none_of(manifest.len())),
-            slots: Slots::default(),
+            slots: Arc::default(),
             flush: Arc::new(Flush::new(parent, path)),
             manifest,
         };
@@ -117,6 +117,29 @@ impl Staging {
     /// The manifest of this tree.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.shared.manifest
+    }
+
+    /// The manifest that seals the outline of this tree takes its place, durably; from then on the tree is one of that
+    /// manifest. `lost` are files that were finished and are not what it says: they can be received again. Not while a
+    /// writer is at work. Blocking.
+    ///
+    /// # Errors
+    /// It is not the manifest of this outline, or it cannot be recorded: the tree is given back as it is.
+    pub fn adopt(mut self, manifest: Arc<Manifest>, lost: &[EntryIndex]) -> Result<Self, (Box<Self>, StageError)> {
+        match self.site.adopt(&self.shared.manifest, &manifest) {
+            Ok(()) => {}
+            Err(err) => return Err((Box::new(self), err.into())),
+        }
+        lost.iter().for_each(|index| self.shared.stamps.clear(*index));
+        self.shared = Arc::new(Shared {
+            root: Arc::clone(&self.shared.root),
+            modes: self.shared.modes,
+            stamps: Arc::clone(&self.shared.stamps),
+            slots: Arc::clone(&self.shared.slots),
+            flush: Arc::clone(&self.shared.flush),
+            manifest,
+        });
+        Ok(self)
     }
 
     /// The staging directory.
@@ -187,3 +210,7 @@ impl Staging {
         err
     }
 }
+
+#[cfg(test)]
+#[path = "tree/tests.rs"]
+mod tests;

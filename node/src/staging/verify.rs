@@ -100,6 +100,9 @@ impl Walk<'_> {
         }
         match &entry.node {
             Node::File { size, sha256 } => {
+                let Some(sha256) = sha256 else {
+                    return Err(mismatch(path, "has no hash that it could be compared with"));
+                };
                 if let Err(wrong) = file(shared, dir, name, index, &entry, (*size, *sha256), &inode) {
                     return self.lose(dir, name, index, wrong);
                 }

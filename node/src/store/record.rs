@@ -298,6 +298,9 @@ pub struct ExportRecord {
     /// Their bytes.
     #[n(18)]
     pub bytes_ok: u64,
+    /// The outline that the importer was given before the manifest was sealed.
+    #[n(19)]
+    pub outline: Option<Digest>,
 }
 
 impl ExportRecord {

@@ -75,6 +75,7 @@ fn export(n: u8, redeemed: bool) -> ExportRecord {
         bytes: 0,
         files_ok: 0,
         bytes_ok: 0,
+        outline: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The exporter's end of a lane: files read and packed (thread), written to the stream (task).
 //!
-//! Small files share a buffer: a batch goes out when it holds at least 256 KiB or the work is done.
+//! Small files share a buffer: a batch goes out when it holds at least 256 KiB or the work is done. Files that the
+//! manifest has no hash of are hashed on the way, by the thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use futures::AsyncWriteExt;
 use libp2p::Stream;
 use me_sync_protocol::codec;
 use me_sync_protocol::frame::{FileBegin, FileEnd, Frame, PartialFile};
-use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::hash::Hasher;
+use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::limits::FRAME_HEADER;
 use me_sync_protocol::manifest::{Manifest, Node};
 use me_sync_protocol::packed::PACKED_HEADER;
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pack::ChunkPacker;
 use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
-use crate::source::{ReadError, SnapshotReader};
+use crate::source::{FreshHash, HashKeeper, ReadError, SnapshotReader};
 
 /// A batch of packed frames is sent when it is at least this long.
 const BATCH: usize = 256 << 10;
@@ -65,6 +67,8 @@ pub(crate) struct SendLane {
     /// [`Compression::Never`] where it was not agreed on.
     pub(crate) compression: Compression,
     pub(crate) meter: Arc<LaneMeter>,
+    /// Takes the hashes of files of an outline.
+    pub(crate) keeper: Option<HashKeeper>,
     /// Ends the sending.
     pub(crate) stop: CancellationToken,
     /// Ends the stream. It comes after `stop`: a peer that sees its lanes end before it has read the last frame on
@@ -81,6 +85,7 @@ struct Packed {
     bytes: u64,
     wire: u64,
     failed: Vec<(EntryIndex, Code)>,
+    hashed: Vec<(EntryIndex, Digest)>,
 }
 
 impl SendLane {
@@ -104,10 +109,10 @@ impl SendLane {
             if written.is_err() {
                 break true;
             }
-            let Packed { files, bytes, wire, failed, .. } = packed;
+            let Packed { files, bytes, wire, failed, hashed, .. } = packed;
             meter.payload.fetch_add(bytes, Ordering::Relaxed);
             meter.wire.fetch_add(wire, Ordering::Relaxed);
-            if !reports.send(LaneEvent::Sent { files, bytes, failed }).await {
+            if !reports.send(LaneEvent::Sent { files, bytes, failed, hashed }).await {
                 break false;
             }
         };
@@ -156,7 +161,12 @@ struct Packer {
     /// Length of `bytes` on the wire.
     wire: u64,
     failed: Vec<(EntryIndex, Code)>,
+    hashed: Vec<(EntryIndex, Digest)>,
+    fresh: Vec<FreshHash>,
 }
+
+/// What became of the content of a file: its hash, if the manifest has none.
+type Body = Result<Option<Digest>, ReadError>;
 
 /// The stream's half is gone.
 struct Gone;
@@ -164,7 +174,18 @@ struct Gone;
 impl Packer {
     fn new(lane: SendLane, batches: mpsc::Sender<Packed>) -> Self {
         let chunks = ChunkPacker::new(lane.compression, lane.meter.clone());
-        Self { lane, batches, chunks, buffer: BytesMut::new(), files: 0, bytes: 0, wire: 0, failed: Vec::new() }
+        Self {
+            lane,
+            batches,
+            chunks,
+            buffer: BytesMut::new(),
+            files: 0,
+            bytes: 0,
+            wire: 0,
+            failed: Vec::new(),
+            hashed: Vec::new(),
+            fresh: Vec::new(),
+        }
     }
 
     fn run(mut self, mut work: mpsc::Receiver<Arc<WorkList>>) {
@@ -190,21 +211,23 @@ impl Packer {
             return Ok(());
         };
         codec::encode(&Frame::FileBegin(FileBegin { index, size, sha256, offset }), &mut self.buffer);
-        let failed = match self.body(index, offset)? {
-            Ok(()) => None,
+        let (failed, late) = match self.body(index, offset, sha256.is_none())? {
+            Ok(late) => (None, late),
             Err(e) => {
                 tracing::debug!(%index, error = %crate::errors::chain(&e), "a file could not be sent whole");
-                Some(e.code())
+                (Some(e.code()), None)
             }
         };
-        codec::encode(&Frame::FileEnd(FileEnd { index, failed }), &mut self.buffer);
+        codec::encode(&Frame::FileEnd(FileEnd { index, failed, sha256: late }), &mut self.buffer);
         self.files += 1;
+        self.hashed.extend(late.map(|sha256| (index, sha256)));
         self.failed.extend(failed.map(|code| (index, code)));
         self.flush_if_full()
     }
 
     /// Reads the file straight into the send buffer, chunk by chunk.
-    fn body(&mut self, index: EntryIndex, offset: u64) -> Result<Result<(), ReadError>, Gone> {
+    fn body(&mut self, index: EntryIndex, offset: u64, is_late: bool) -> Result<Body, Gone> {
+        let mut hash = is_late.then(Hasher::new);
         let meter = self.lane.meter.clone();
         let mut file = match meter.on_disk(|| self.lane.reader.open(index)) {
             Ok(file) => file,
@@ -226,12 +249,15 @@ impl Packer {
                 Ok(_) => {
                     // the reader gives the declared bytes or an error: what is missing here, the importer misses too
                     self.buffer.truncate(header);
-                    return Ok(file.finish());
+                    break;
                 }
                 Err(e) => {
                     self.buffer.truncate(header);
                     return Ok(Err(e));
                 }
+            }
+            if let Some(hash) = &mut hash {
+                hash.update(&self.buffer[at..]);
             }
             #[cfg(feature = "test-hooks")]
             {
@@ -242,7 +268,13 @@ impl Packer {
             left -= want as u64;
             self.flush_if_full()?;
         }
-        Ok(meter.on_disk(|| file.finish()))
+        let Some(hash) = hash else { return Ok(meter.on_disk(|| file.finish()).map(|()| None)) };
+        let sha256 = hash.finish();
+        let finished = meter.on_disk(|| file.finish_hashed(sha256));
+        Ok(finished.map(|fresh| {
+            self.fresh.extend(fresh);
+            Some(sha256)
+        }))
     }
 
     /// Puts the packed form of the chunk at the end of the buffer in its place, if it has one.
@@ -262,7 +294,7 @@ impl Packer {
         } as u64;
     }
 
-    fn declared(&self, index: EntryIndex) -> Option<(u64, me_sync_protocol::ids::Digest)> {
+    fn declared(&self, index: EntryIndex) -> Option<(u64, Option<Digest>)> {
         match self.lane.manifest.entry(index)?.node {
             Node::File { size, sha256 } => Some((size, sha256)),
             Node::Dir | Node::Symlink { .. } => None,
@@ -277,12 +309,17 @@ impl Packer {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        if let Some(keeper) = &self.lane.keeper {
+            keeper.keep(&self.fresh);
+        }
+        self.fresh.clear();
         let packed = Packed {
             frames: self.buffer.split().freeze(),
             files: std::mem::take(&mut self.files),
             bytes: std::mem::take(&mut self.bytes),
             wire: std::mem::take(&mut self.wire),
             failed: std::mem::take(&mut self.failed),
+            hashed: std::mem::take(&mut self.hashed),
         };
         self.buffer.reserve(BATCH + self.lane.chunk + 1024);
         match self.batches.try_send(packed) {

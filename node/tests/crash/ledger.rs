@@ -51,7 +51,7 @@ fn manifest() -> Manifest {
     for n in 0..=FILES {
         let bytes = content(n);
         let path = RelPath::parse(format!("d/{n:04}")).expect("a path");
-        let node = Node::File { size: bytes.len() as u64, sha256: Digest(Sha256::digest(&bytes).into()) };
+        let node = Node::File { size: bytes.len() as u64, sha256: Some(Digest(Sha256::digest(&bytes).into())) };
         builder.push(&Entry { path, node, mode: Some(0o644), mtime: None }).expect("an entry");
     }
     builder.finish().expect("a manifest")

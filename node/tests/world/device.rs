@@ -23,13 +23,14 @@ pub(crate) struct Device {
     flags: Vec<OsString>,
     listen: Vec<&'static str>,
     home: Option<PathBuf>,
+    cold: bool,
 }
 
 impl Device {
     /// On loopback, without mDNS.
     pub(crate) fn new(name: &'static str, state: PathBuf) -> Self {
         let listen = vec!["--no-mdns", "--listen", "127.0.0.1"];
-        Self { name, state, prefix: Vec::new(), flags: Vec::new(), listen, home: None }
+        Self { name, state, prefix: Vec::new(), flags: Vec::new(), listen, home: None, cold: false }
     }
 
     /// Inside a network namespace, with everything on.
@@ -70,6 +71,12 @@ impl Device {
         self.with(&["--listen", at])
     }
 
+    /// Hashes nothing before somebody asks for it, and everything is worth a late hash.
+    pub(crate) fn cold(mut self) -> Self {
+        self.cold = true;
+        self
+    }
+
     pub(crate) fn with_home(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
         self
@@ -88,6 +95,9 @@ impl Device {
         for name in ["ME_SYNC_TICKET", "ME_SYNC_STATE_DIR", "ME_SYNC_LISTEN", "ME_SYNC_NO_MDNS", "ME_SYNC_LOG"] {
             command.env_remove(name);
         }
+        if self.cold {
+            command.env("ME_SYNC_TEST_COLD", "0");
+        }
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
@@ -99,7 +109,13 @@ impl Device {
 
     /// `send --json PATH`, and the ticket it printed.
     pub(crate) fn send(&self, path: &Path) -> (Run, String) {
-        let mut run = Run::start(self.command(&["--json", "send", path.to_str().unwrap()]));
+        self.send_with(path, &[])
+    }
+
+    pub(crate) fn send_with(&self, path: &Path, flags: &[&str]) -> (Run, String) {
+        let mut command = self.command(&["--json", "send"]);
+        command.args(flags).arg(path);
+        let mut run = Run::start(command);
         let ticket = run.until("a ticket", |event| event["event"] == "ticket");
         let ticket = ticket["ticket"].as_str().unwrap().to_owned();
         (run, ticket)

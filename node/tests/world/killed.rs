@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::device::{Device, End, Run};
 use crate::line::Line;
 use crate::place::{MIB, Place, is_root, leftovers, noise, picture};
+use me_sync_protocol::manifest::ManifestAssembler;
+
 use crate::relay::{Course, Dice, End as Ends, Fate, How};
 
 /// What the death of a process may cost: on each of four lanes a chunk that is being made and one in the window.
@@ -40,20 +42,37 @@ struct Pair {
     exporter: Option<Run>,
     importer: Option<Run>,
     ticket: String,
+    /// The exporter has hashed nothing when its importer comes.
+    cold: bool,
 }
 
 impl Pair {
     fn new(place: Place, rate: u64) -> Self {
+        Self::begin(place, rate, false)
+    }
+
+    fn begin(place: Place, rate: u64, cold: bool) -> Self {
         let line = Line::new();
         line.relay.fate(move |_| Fate::slow(rate));
-        let mut pair = Self { place, line, exporter: None, importer: None, ticket: String::new() };
+        let mut pair = Self { place, line, exporter: None, importer: None, ticket: String::new(), cold };
         pair.start_exporter();
         pair.start_importer();
         pair
     }
 
     fn device_of_exporter(&self) -> Device {
-        self.place.exporter().with(&["--transport", "tcp"])
+        let device = self.place.exporter().with(&["--transport", "tcp"]);
+        if self.cold { device.cold() } else { device }
+    }
+
+    /// The importer works by an outline.
+    fn has_outline(&self) -> bool {
+        let sessions = self.device_of_importer().state.join("sessions");
+        let spooled = fs::read_dir(sessions).unwrap().filter_map(|e| fs::read(e.unwrap().path().join("manifest")).ok());
+        // a magic, a length, the header
+        let header =
+            |bytes: Vec<u8>| bytes[12..12 + u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize].to_vec();
+        spooled.map(header).any(|header| ManifestAssembler::begin(&header).unwrap().header().outline)
     }
 
     fn device_of_importer(&self) -> Device {
@@ -109,10 +128,10 @@ impl Pair {
 }
 
 /// F63: `kills` deaths of one or both, at moments that the bytes on the line decide.
-fn killed_at_random(files: usize, large: usize, rate: u64, kills: u64, seed: u64) {
+fn killed_at_random(files: usize, large: usize, rate: u64, kills: u64, seed: u64, cold: bool) {
     let place = Place::new();
     let total = tree(&place, files, large);
-    let mut pair = Pair::new(place, rate);
+    let mut pair = Pair::begin(place, rate, cold);
     let mut dice = Dice::new(seed);
     let mut deaths = [0; 3];
     for _ in 0..kills {
@@ -152,7 +171,15 @@ fn killed_at_random(files: usize, large: usize, rate: u64, kills: u64, seed: u64
 fn however_both_sides_are_killed_the_tree_comes_whole_and_hardly_a_byte_twice() {
     if is_root() {
         let seed = std::env::var("ME_SYNC_TEST_SEED").ok().map_or(63, |seed| seed.parse().unwrap());
-        killed_at_random(300, 24 * MIB, 6 << 20, 6, seed);
+        killed_at_random(300, 24 * MIB, 6 << 20, 6, seed, false);
+    }
+}
+
+#[test]
+fn however_both_sides_of_a_late_session_are_killed_the_tree_comes_whole_and_hardly_a_byte_twice() {
+    if is_root() {
+        let seed = std::env::var("ME_SYNC_TEST_SEED").ok().map_or(64, |seed| seed.parse().unwrap());
+        killed_at_random(300, 24 * MIB, 6 << 20, 6, seed, true);
     }
 }
 
@@ -160,16 +187,21 @@ fn however_both_sides_are_killed_the_tree_comes_whole_and_hardly_a_byte_twice() 
 #[ignore = "moves more than a gigabyte and takes minutes"]
 fn killed_twenty_times_a_large_tree_comes_whole_and_hardly_a_byte_twice() {
     if is_root() {
-        killed_at_random(10_500, 1100 * MIB, 40 << 20, 20, 1);
+        killed_at_random(10_500, 1100 * MIB, 40 << 20, 20, 1, false);
     }
 }
 
 /// A session in its bulk: a quarter of the tree is on the line.
 fn under_way() -> (Pair, u64) {
+    begun(false)
+}
+
+fn begun(cold: bool) -> (Pair, u64) {
     let place = Place::new();
     let total = tree(&place, 50, 8 * MIB);
-    let pair = Pair::new(place, 4 << 20);
+    let pair = Pair::begin(place, 4 << 20, cold);
     pair.line.passes(total / 4);
+    assert_eq!(pair.has_outline(), cold);
     (pair, total)
 }
 
@@ -183,12 +215,14 @@ fn a_killed_exporter_that_is_started_again_sends_the_rest_only() {
     if !is_root() {
         return;
     }
-    let (mut pair, total) = under_way();
-    drop(pair.exporter.take());
-    pair.importer.as_mut().unwrap().until("waiting", |e| e["event"] == "waiting");
-    pair.start_exporter();
-    let (_, exporter) = pair.finish();
-    assert!(payload(&exporter) < total - total / 4 + IN_FLIGHT, "{:#}", exporter.result);
+    for cold in [false, true] {
+        let (mut pair, total) = begun(cold);
+        drop(pair.exporter.take());
+        pair.importer.as_mut().unwrap().until("waiting", |e| e["event"] == "waiting");
+        pair.start_exporter();
+        let (_, exporter) = pair.finish();
+        assert!(payload(&exporter) < total - total / 4 + IN_FLIGHT, "{:#}", exporter.result);
+    }
 }
 
 #[test]
@@ -197,11 +231,39 @@ fn a_killed_importer_that_is_started_again_asks_for_the_rest_only() {
     if !is_root() {
         return;
     }
-    let (mut pair, total) = under_way();
-    drop(pair.importer.take());
+    for cold in [false, true] {
+        let (mut pair, total) = begun(cold);
+        drop(pair.importer.take());
+        pair.start_importer();
+        let (importer, _) = pair.finish();
+        assert!(payload(&importer) < total - total / 4 + IN_FLIGHT, "{:#}", importer.result);
+    }
+}
+
+#[test]
+fn a_late_session_whose_two_sides_are_killed_comes_back_from_its_outline() {
+    if !is_root() {
+        return;
+    }
+    let (mut pair, total) = begun(true);
+    drop((pair.importer.take(), pair.exporter.take()));
     pair.start_importer();
+    pair.importer.as_mut().unwrap().until("waiting", |e| e["event"] == "waiting");
+    pair.start_exporter();
     let (importer, _) = pair.finish();
     assert!(payload(&importer) < total - total / 4 + IN_FLIGHT, "{:#}", importer.result);
+}
+
+#[test]
+fn a_late_session_whose_line_breaks_goes_on_with_the_rest_in_the_ordinary_order() {
+    if !is_root() {
+        return;
+    }
+    let (mut pair, total) = begun(true);
+    pair.line.relay.cut(How::Reset);
+    let (importer, exporter) = pair.finish();
+    assert!(payload(&importer) < total + IN_FLIGHT, "{:#}", importer.result);
+    assert!(payload(&exporter) < total + 2 * IN_FLIGHT, "{:#}", exporter.result);
 }
 
 #[test]
@@ -210,7 +272,13 @@ fn a_source_that_was_edited_while_its_exporter_was_down_comes_as_it_is_now_and_n
     if !is_root() {
         return;
     }
-    let (mut pair, total) = under_way();
+    for cold in [false, true] {
+        edited_while_down(cold);
+    }
+}
+
+fn edited_while_down(cold: bool) {
+    let (mut pair, total) = begun(cold);
     drop(pair.exporter.take());
     let edited = pair.place.path("tree/d000/f1");
     fs::write(&edited, "another text of another length").unwrap();

@@ -45,8 +45,8 @@ fn begin_end(criterion: &mut Criterion) {
     let frames: Vec<Frame> = (0..SMALL_FILES)
         .flat_map(|n| {
             let index = EntryIndex(n * 97);
-            let begin = FileBegin { index, size: noise.next() % 8192, sha256: noise.digest(), offset: 0 };
-            [Frame::FileBegin(begin), Frame::FileEnd(FileEnd { index, failed: None })]
+            let begin = FileBegin { index, size: noise.next() % 8192, sha256: Some(noise.digest()), offset: 0 };
+            [Frame::FileBegin(begin), Frame::FileEnd(FileEnd { index, failed: None, sha256: None })]
         })
         .collect();
     let encoded = encoded(&frames);

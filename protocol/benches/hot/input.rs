@@ -46,7 +46,7 @@ fn entry(n: u32, noise: &mut Noise) -> Entry<'static> {
     let (path, node, mode) = match file {
         0 => (format!("album {dir:06}"), Node::Dir, 0o755),
         _ => {
-            let node = Node::File { size: 1 + noise.next() % 5_000_000, sha256: noise.digest() };
+            let node = Node::File { size: 1 + noise.next() % 5_000_000, sha256: Some(noise.digest()) };
             (format!("album {dir:06}/IMG_{file:04}.jpeg"), node, 0o644)
         }
     };

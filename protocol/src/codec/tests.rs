@@ -16,7 +16,7 @@ fn bytes_of(frame: &Frame) -> BytesMut {
 #[test]
 fn a_frame_split_at_every_byte_decodes_the_same() {
     let frame =
-        Frame::FileBegin(FileBegin { index: EntryIndex(300), size: 1 << 40, sha256: Digest([3; 32]), offset: 0 });
+        Frame::FileBegin(FileBegin { index: EntryIndex(300), size: 1 << 40, sha256: Some(Digest([3; 32])), offset: 0 });
     let whole = bytes_of(&frame);
     for cut in 0..whole.len() {
         let mut buffer = BytesMut::from(&whole[..cut]);
@@ -55,7 +55,7 @@ fn an_empty_chunk_is_unexpected() {
 
 #[test]
 fn bodies_in_another_encoding_of_the_same_content_are_refused() {
-    let end = bytes_of(&Frame::FileEnd(FileEnd { index: EntryIndex(3), failed: None }));
+    let end = bytes_of(&Frame::FileEnd(FileEnd { index: EntryIndex(3), failed: None, sha256: None }));
     assert_eq!(&end[8..], [0xa1, 0x00, 0x03]);
     // longer integer, unknown key, repeated key, indefinite map, trailing byte
     for body in [

@@ -28,8 +28,16 @@ impl Exporter {
         }
         self.connected = false;
         self.state = State::Waiting;
+        self.drop_outline();
         self.drop_outputs();
         self.outputs.push_back(Output::Suspended { reset });
+    }
+
+    // SPEC §5.10: good for one conversation
+    pub(super) fn drop_outline(&mut self) {
+        if self.manifest.take_if(|manifest| manifest.is_outline()).is_some() {
+            self.late = Vec::new();
+        }
     }
 
     /// Once manifest and control stream are both there: the manifest, unless the importer holds it, then the question

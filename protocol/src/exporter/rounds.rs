@@ -1,9 +1,11 @@
 //! The exporter's conversation on one connection: what is asked for is sent, in rounds (SPEC §5.5 to §5.7).
 
+use std::sync::Arc;
+
 use super::{Exporter, Output, State};
 use crate::file::Violation;
 use crate::frame::{FinalizeRequest, Frame, PartialFile, PendingList, PhaseEnd, RetryBegin, RetryEnd, RetryRequest};
-use crate::ids::{EntryIndex, Moment};
+use crate::ids::{Digest, EntryIndex, Moment};
 use crate::reason::Code;
 use crate::retry::fair_order;
 
@@ -41,6 +43,14 @@ impl Exporter {
             return Ok(());
         }
         let asked = std::mem::take(asked);
+        // SPEC §5.10: of what is not sent, or not from its beginning, no hash would come
+        let hashes = |index: &EntryIndex| manifest.entry(*index).is_some_and(|e| e.is_file() && e.sha256().is_none());
+        if manifest.is_outline() {
+            let owed = manifest.indices().filter(hashes).count();
+            if !asked.partial.is_empty() || asked.entries.iter().filter(|index| hashes(index)).count() != owed {
+                return Err(Violation::unexpected("a pending_list that leaves out what an outline has no hash of"));
+            }
+        }
         // what is not asked for is there, and of partial files the beginning
         let missing: u64 = asked.entries.iter().filter_map(|index| manifest.entry(*index)).map(|e| e.size()).sum();
         let there: u64 = asked.partial.iter().map(|p| p.offset).sum();
@@ -82,7 +92,7 @@ impl Exporter {
         }
         let asked = std::mem::take(asked);
         if asked.is_empty() {
-            self.finalize();
+            return self.finalize();
         } else if next > self.policy.max_rounds {
             self.abort(Code::RetryExhausted);
         } else {
@@ -92,6 +102,11 @@ impl Exporter {
                 let size = manifest.entry(*index).map_or(0, |e| e.size());
                 self.counters.files_ok = self.counters.files_ok.saturating_sub(1);
                 self.counters.bytes_done = self.counters.bytes_done.saturating_sub(size);
+            }
+            for index in &asked {
+                if let Some(late) = self.late.get_mut(index.at()) {
+                    *late = None;
+                }
             }
             let asked = fair_order(manifest, asked);
             self.send(Frame::RetryBegin(RetryBegin { round: next, files: asked.len() as u64 }));
@@ -114,8 +129,19 @@ impl Exporter {
         }
     }
 
-    pub(super) fn sent(&mut self, done: u64, moved: u64, failed: Vec<(EntryIndex, Code)>) {
+    pub(super) fn sent(
+        &mut self,
+        done: u64,
+        moved: u64,
+        failed: Vec<(EntryIndex, Code)>,
+        hashed: &[(EntryIndex, Digest)],
+    ) {
         let State::Sending { planned, files, bytes, .. } = &mut self.state else { return };
+        for (index, sha256) in hashed {
+            if let Some(late) = self.late.get_mut(index.at()) {
+                *late = Some(*sha256);
+            }
+        }
         *files += done;
         *bytes += moved;
         let complete = *files >= *planned;
@@ -137,9 +163,20 @@ impl Exporter {
         self.state = State::AwaitRetry { round, asked: Vec::new() };
     }
 
-    // SPEC §5.7
-    fn finalize(&mut self) {
-        let Some(manifest) = &self.manifest else { return };
+    // SPEC §5.7, §5.10
+    fn finalize(&mut self) -> Result<(), Violation> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let manifest = match manifest.is_outline() {
+            true => {
+                let sealed = manifest.seal(|index| self.late.get(index.at()).copied().flatten());
+                let sealed =
+                    Arc::new(sealed.ok_or(Violation::unexpected("all is well with a file that was not sent"))?);
+                self.outputs.push_back(Output::Sealed(sealed.clone()));
+                self.late = Vec::new();
+                sealed
+            }
+            false => manifest.clone(),
+        };
         let request = FinalizeRequest {
             manifest_sha256: manifest.sha256(),
             entry_count: manifest.header().entry_count,
@@ -148,7 +185,9 @@ impl Exporter {
         self.send(Frame::FinalizeRequest(request));
         self.finalize_sent = true;
         self.result_may_come = true;
+        self.manifest = Some(manifest);
         self.state = State::Finalizing;
+        Ok(())
     }
 
     pub(super) fn is_sending(&self) -> bool {

@@ -9,11 +9,11 @@ use crate::reason::FailureReason;
 #[test]
 fn a_file_that_is_sent_twice_is_counted_once() {
     let mut builder = ManifestBuilder::new(None, None);
-    let node = Node::File { size: 9, sha256: Digest([7; 32]) };
+    let node = Node::File { size: 9, sha256: Some(Digest([7; 32])) };
     builder.push(&Entry { path: RelPath::parse("a").unwrap(), node, mode: None, mtime: None }).unwrap();
     let all = vec![IndexRange { start: EntryIndex(0), len: 1 }];
     let failed = vec![FailedEntry { index: EntryIndex(0), reason: FailureReason::HashMismatch }];
-    let sent = || Input::Sent { files: 1, bytes: 9, failed: Vec::new() };
+    let sent = || Input::Sent { files: 1, bytes: 9, failed: Vec::new(), hashed: Vec::new() };
     let inputs = [
         Input::Opened { importer_holds: None },
         Input::ManifestReady(Arc::new(builder.finish().unwrap())),

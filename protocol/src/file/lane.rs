@@ -50,7 +50,8 @@ pub struct LaneReceiver {
 struct Incoming {
     index: EntryIndex,
     size: u64,
-    sha256: Digest,
+    /// None: `file_end` says it.
+    sha256: Option<Digest>,
     arrived: u64,
     hash: Hasher,
     failed: Option<FailureReason>,
@@ -131,8 +132,9 @@ impl LaneReceiver {
     /// A file of which all bytes are here and right, and only `file_end` is not, is kept too: its offset is its size.
     pub fn suspend(self) -> Option<Partial> {
         let file = self.current.filter(|file| file.failed.is_none() && file.arrived > 0)?;
-        let whole = file.arrived == file.size;
-        if whole && file.hash.clone().finish() != file.sha256 {
+        // where the hash is not known yet, a wrong file is found when it is
+        let whole = file.sha256.filter(|_| file.arrived == file.size);
+        if whole.is_some_and(|sha256| file.hash.clone().finish() != sha256) {
             return None;
         }
         Some(Partial { index: file.index, offset: file.arrived, hash: file.hash })
@@ -205,15 +207,25 @@ impl LaneReceiver {
         if end.index != file.index {
             return Err(Violation::unexpected("the end of another file than the one that was begun"));
         }
+        let declared = match (file.sha256, end.sha256, end.failed) {
+            (Some(declared), None, _) => Some(declared),
+            (None, late, failed) if late.is_some() != failed.is_some() => late,
+            (Some(_), Some(_), _) | (None, _, _) => {
+                return Err(Violation::unexpected(
+                    "a file ends with a hash it must not have, or without the one it owes",
+                ));
+            }
+        };
+        let sha256 = file.hash.finish();
         let reason = match (file.failed, end.failed) {
             (Some(ours), _) => Some(ours),
             (None, Some(_)) => Some(FailureReason::IoError),
             (None, None) if file.arrived != file.size => Some(FailureReason::SizeMismatch),
-            (None, None) if file.hash.finish() != file.sha256 => Some(FailureReason::HashMismatch),
+            (None, None) if declared != Some(sha256) => Some(FailureReason::HashMismatch),
             (None, None) => None,
         };
         Ok(match reason {
-            None => LaneStep::Keep(VerifiedFile { index: file.index, size: file.size }),
+            None => LaneStep::Keep(VerifiedFile { index: file.index, size: file.size, sha256 }),
             Some(reason) => {
                 LaneStep::Drop { entry: FailedEntry { index: file.index, reason }, from_exporter: end.failed }
             }

@@ -39,10 +39,10 @@ pub struct LocalFile {
 }
 
 impl LocalFile {
-    /// Before the first byte; none if the entry is no file.
+    /// Before the first byte; none if the entry is no file, or has no SHA-256 to be compared with.
     pub fn begin(manifest: &Manifest, index: EntryIndex) -> Option<Self> {
         match manifest.entry(index)?.node {
-            Node::File { size, sha256 } => Some(Self { index, size, sha256, len: 0, hash: Hasher::new() }),
+            Node::File { size, sha256 } => Some(Self { index, size, sha256: sha256?, len: 0, hash: Hasher::new() }),
             Node::Dir | Node::Symlink { .. } => None,
         }
     }
@@ -74,7 +74,7 @@ impl LocalFile {
         if self.hash.finish() != self.sha256 {
             return Err(FailureReason::HashMismatch);
         }
-        Ok(VerifiedFile { index: self.index, size: self.size })
+        Ok(VerifiedFile { index: self.index, size: self.size, sha256: self.sha256 })
     }
 
     /// What there is, to be continued by the exporter; none without a byte, or with as many as the whole has.
@@ -93,7 +93,7 @@ mod tests {
     /// Entries 0 `a` ("alpha") and 1 `d` (dir).
     fn manifest() -> Manifest {
         let mut builder = ManifestBuilder::new(None, None);
-        let file = Node::File { size: 5, sha256: Digest::of(b"alpha") };
+        let file = Node::File { size: 5, sha256: Some(Digest::of(b"alpha")) };
         for (path, node) in [("a", file), ("d", Node::Dir)] {
             builder.push(&Entry { path: RelPath::parse(path).unwrap(), node, mode: None, mtime: None }).unwrap();
         }
@@ -109,7 +109,10 @@ mod tests {
     // SPEC §6.4
     #[test]
     fn local_bytes_count_only_with_the_size_and_hash_of_the_manifest() {
-        assert_eq!(hashed(b"alpha").finish(), Ok(VerifiedFile { index: EntryIndex(0), size: 5 }));
+        assert_eq!(
+            hashed(b"alpha").finish(),
+            Ok(VerifiedFile { index: EntryIndex(0), size: 5, sha256: Digest::of(b"alpha") })
+        );
         assert_eq!(hashed(b"alphA").finish(), Err(FailureReason::HashMismatch));
         assert_eq!(hashed(b"alph").finish(), Err(FailureReason::SizeMismatch));
         assert_eq!(hashed(b"alphaa").finish(), Err(FailureReason::SizeMismatch));

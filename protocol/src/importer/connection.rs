@@ -29,8 +29,11 @@ impl Importer {
     /// Lets go of the connection. What was queued for it is of no use for another; a question to the person stands.
     fn suspend(&mut self, reset: bool) {
         self.connected = false;
+        self.takes_outline = false;
         self.state = State::Waiting;
-        self.outputs.retain(|output| matches!(output, Output::Suspended { .. } | Output::Review(_)));
+        let stands =
+            |output: &Output| matches!(output, Output::Suspended { .. } | Output::Review(_) | Output::Adopt { .. });
+        self.outputs.retain(stands);
         self.outputs.push_back(Output::Suspended { reset });
     }
 
@@ -57,7 +60,8 @@ impl Importer {
         self.waiting = false;
         self.liveness = Liveness::new(now);
         self.retry_round = 0;
-        self.state = match self.manifest {
+        // an outline is good for one conversation
+        self.state = match self.holds() {
             Some(_) => State::Review { asked: false },
             None => State::AwaitManifest(None),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Importer, Output, ReadyToApply, State};
-use crate::file::{FileReport, Requested, VerifiedFile, Violation};
+use crate::file::{FileReport, Partial, Requested, VerifiedFile, Violation};
 use crate::frame::{FinalizeRequest, Frame, PartialFile, RetryRequest};
 use crate::ids::Moment;
 use crate::ledger::{Ledger, Status};
@@ -30,6 +30,10 @@ impl Importer {
             (_, State::Waiting) => Ok(()),
             (Frame::ManifestBegin(header), State::AwaitManifest(assembler @ None)) => {
                 match ManifestAssembler::begin(&header) {
+                    // SPEC §5.10
+                    Ok(begun) if begun.header().outline && !self.takes_outline => {
+                        Err(self.refuse(ManifestError::Outline))
+                    }
                     Ok(begun) => {
                         self.declared.bytes_total = begun.header().total_bytes;
                         *assembler = Some(Box::new(begun));
@@ -48,8 +52,7 @@ impl Importer {
                 match assembler.take().map(|a| a.end(end.manifest_sha256)) {
                     Some(Ok(manifest)) => {
                         self.liveness.restart(now);
-                        self.review(manifest);
-                        Ok(())
+                        self.review(manifest)
                     }
                     Some(Err(e)) => Err(self.refuse(e)),
                     None => Err(Violation::unexpected("the end of no manifest")),
@@ -90,13 +93,25 @@ impl Importer {
         Violation { code, what: "the manifest is refused" }
     }
 
-    fn review(&mut self, manifest: Manifest) {
+    fn review(&mut self, manifest: Manifest) -> Result<(), Violation> {
         let manifest = Arc::new(manifest);
-        self.declare(&manifest);
-        self.ledger = Some(Ledger::new(&manifest));
-        self.manifest = Some(manifest.clone());
-        self.outputs.push_back(Output::Review(manifest));
+        if let (Some(outline), Some(ledger)) = (&self.manifest, &mut self.ledger) {
+            // SPEC §5.10: the outline of the conversation before, with every hash
+            if manifest.outline_sha256() != outline.sha256() {
+                let what = "a manifest that does not seal the outline before";
+                return Err(Violation { code: Code::ManifestChanged, what });
+            }
+            let lost = ledger.adopt(&manifest);
+            self.adopting = true;
+            self.outputs.push_back(Output::Adopt { manifest: manifest.clone(), lost });
+        } else {
+            self.declare(&manifest);
+            self.ledger = Some(Ledger::new(&manifest));
+            self.outputs.push_back(Output::Review(manifest.clone()));
+        }
+        self.manifest = Some(manifest);
         self.state = State::Review { asked: false };
+        Ok(())
     }
 
     pub(super) fn declare(&mut self, manifest: &Manifest) {
@@ -105,7 +120,9 @@ impl Importer {
     }
 
     pub(super) fn accept(&mut self, now: Moment, found: &[VerifiedFile]) {
-        let may = matches!(self.state, State::Review { .. } | State::Waiting) && !self.accepted;
+        // the sealed manifest may be on its way already
+        let open = matches!(self.state, State::AwaitManifest(_) | State::Review { .. } | State::Waiting);
+        let may = open && !self.accepted;
         if let Some(ledger) = self.ledger.as_mut().filter(|_| may) {
             ledger.found(found);
             self.accepted = true;
@@ -113,10 +130,20 @@ impl Importer {
         }
     }
 
+    /// The staging tree goes by the sealed manifest.
+    pub(super) fn adopted(&mut self, now: Moment, found: &[VerifiedFile], partial: Vec<Partial>) {
+        if let Some(ledger) = self.ledger.as_mut().filter(|_| self.adopting) {
+            ledger.found(found);
+            self.partial.extend(partial.into_iter().map(|partial| (partial.index(), partial)));
+            self.adopting = false;
+            self.answer_pending(now);
+        }
+    }
+
     // SPEC §5.5
     fn answer_pending(&mut self, now: Moment) {
         let (State::Review { asked: true }, true, Some(manifest), Some(ledger)) =
-            (&self.state, self.accepted, &self.manifest, &mut self.ledger)
+            (&self.state, self.accepted && !self.adopting, &self.manifest, &mut self.ledger)
         else {
             return;
         };
@@ -199,6 +226,14 @@ impl Importer {
         let (Some(manifest), Some(ledger)) = (&self.manifest, &self.ledger) else {
             return Err(Violation::unexpected("a finalize_request before the manifest"));
         };
+        // SPEC §5.10: what is applied has every hash, computed here
+        let sealed = match manifest.is_outline() {
+            true => manifest.seal(|index| ledger.sha256(index)).map(Arc::new),
+            false => Some(manifest.clone()),
+        };
+        let Some(manifest) = sealed else {
+            return Err(Violation::unexpected("a finalize_request while files are missing"));
+        };
         let ours = FinalizeRequest {
             manifest_sha256: manifest.sha256(),
             entry_count: manifest.header().entry_count,
@@ -210,6 +245,7 @@ impl Importer {
         if !ledger.is_complete() {
             return Err(Violation::unexpected("a finalize_request while files are missing"));
         }
+        self.manifest = Some(manifest);
         self.outputs.push_back(Output::Apply(ReadyToApply { manifest_sha256: ours.manifest_sha256 }));
         self.state = State::Applying { swapping: false };
         self.tell_progress();

@@ -72,7 +72,7 @@ impl ManifestAssembler {
             return Err(ManifestError::Mismatch { what: "entry_count" });
         }
         let (entry, used) = canonical::next_entry(rest, &mut self.scratch).map_err(|why| entry_error(index, why))?;
-        self.entries.check(&entry)?;
+        self.entries.check(&entry, self.header.outline)?;
         let (raw, rest) = rest.split_at(used);
         self.entries.bytes.extend_from_slice(raw);
         self.entries.commit(&entry)?;

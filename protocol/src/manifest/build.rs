@@ -10,13 +10,19 @@ use crate::limits::{MAX_ENTRIES, MAX_MANIFEST_BYTES, MAX_SIZE};
 pub struct ManifestBuilder {
     root_mode: Option<u32>,
     root_mtime: Option<Mtime>,
+    outline: bool,
     entries: EntryBlock,
 }
 
 impl ManifestBuilder {
     /// Starts a manifest for a root directory with these attributes.
     pub fn new(root_mode: Option<u32>, root_mtime: Option<Mtime>) -> Self {
-        Self { root_mode, root_mtime, entries: EntryBlock::default() }
+        Self { root_mode, root_mtime, outline: false, entries: EntryBlock::default() }
+    }
+
+    /// Starts an outline: no file that has bytes comes with its SHA-256 (SPEC §4.6).
+    pub fn outline(root_mode: Option<u32>, root_mtime: Option<Mtime>) -> Self {
+        Self { outline: true, ..Self::new(root_mode, root_mtime) }
     }
 
     /// Adds the next entry.
@@ -24,7 +30,7 @@ impl ManifestBuilder {
     /// # Errors
     /// The entry is out of order, a duplicate, without parent, or one too many.
     pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), ManifestError> {
-        self.entries.check(entry)?;
+        self.entries.check(entry, self.outline)?;
         let from = self.entries.bytes.len();
         encode_entry(entry, &mut self.entries.bytes);
         // what our own encoder wrote must be what every decoder takes
@@ -46,6 +52,7 @@ impl ManifestBuilder {
             total_bytes: self.entries.total_bytes,
             root_mode: self.root_mode,
             root_mtime: self.root_mtime,
+            outline: self.outline,
         };
         self.entries.seal(header)
     }
@@ -69,9 +76,19 @@ impl EntryBlock {
         self.starts.len().saturating_sub(1) as u64
     }
 
-    /// The rules between this entry and those before it.
-    pub(super) fn check(&mut self, entry: &Entry<'_>) -> Result<(), ManifestError> {
+    /// The rules between this entry, those before it and the header.
+    pub(super) fn check(&mut self, entry: &Entry<'_>, outline: bool) -> Result<(), ManifestError> {
         let index = self.len();
+        // SPEC §4.6
+        match entry.node {
+            Node::File { sha256: None, .. } if !outline => {
+                return Err(ManifestError::NotCanonical { index, why: "a file without its SHA-256" });
+            }
+            Node::File { size, sha256: Some(_) } if outline && size > 0 => {
+                return Err(ManifestError::NotCanonical { index, why: "a SHA-256 in an outline" });
+            }
+            Node::File { .. } | Node::Dir | Node::Symlink { .. } => {}
+        }
         if index >= u64::from(MAX_ENTRIES) {
             return Err(ManifestError::Limit { what: "entries" });
         }

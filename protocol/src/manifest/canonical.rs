@@ -30,10 +30,11 @@ impl From<minicbor::decode::Error> for EntryRefused {
 
 type Refused<T> = Result<T, EntryRefused>;
 
-/// Keys: 0 schema_version, 1 entry_count, 2 total_bytes, 3 root_mode, 4 root_mtime_ms, 5 root_mtime_ns.
+/// Keys: 0 schema_version, 1 entry_count, 2 total_bytes, 3 root_mode, 4 root_mtime_ms, 5 root_mtime_ns, 6 outline.
 pub(super) fn encode_header(header: &ManifestHeader, out: &mut Vec<u8>) {
     let mut e = Encoder::new(out);
-    let fields = 3 + u64::from(header.root_mode.is_some()) + 2 * u64::from(header.root_mtime.is_some());
+    let root = u64::from(header.root_mode.is_some()) + 2 * u64::from(header.root_mtime.is_some());
+    let fields = 3 + root + u64::from(header.outline);
     infallible(|| {
         e.map(fields)?.u8(0)?.u32(SCHEMA_VERSION)?.u8(1)?.u64(header.entry_count)?.u8(2)?.u64(header.total_bytes)?;
         if let Some(mode) = header.root_mode {
@@ -41,6 +42,9 @@ pub(super) fn encode_header(header: &ManifestHeader, out: &mut Vec<u8>) {
         }
         if let Some(mtime) = header.root_mtime {
             e.u8(4)?.i64(mtime.ms)?.u8(5)?.u32(mtime.sub_ns)?;
+        }
+        if header.outline {
+            e.u8(6)?.bool(true)?;
         }
         Ok(())
     });
@@ -51,6 +55,7 @@ pub(super) fn decode_header(raw: &[u8]) -> Refused<(u32, ManifestHeader)> {
     let mut d = Decoder::new(raw);
     let fields = definite_map(&mut d)?;
     let (mut version, mut count, mut total, mut mode, mut ms, mut ns) = (None, None, None, None, None, None);
+    let mut outline = false;
     for _ in 0..fields {
         match d.u8()? {
             0 => version = Some(d.u32()?),
@@ -59,13 +64,14 @@ pub(super) fn decode_header(raw: &[u8]) -> Refused<(u32, ManifestHeader)> {
             3 => mode = Some(d.u32()?),
             4 => ms = Some(d.i64()?),
             5 => ns = Some(d.u32()?),
+            6 => outline = d.bool()?,
             _ => return Err(EntryRefused::Form("an unknown field")),
         }
     }
     let (Some(version), Some(entry_count), Some(total_bytes)) = (version, count, total) else {
         return Err(EntryRefused::Form("a field is missing"));
     };
-    let header = ManifestHeader { entry_count, total_bytes, root_mode: mode, root_mtime: mtime(ms, ns)? };
+    let header = ManifestHeader { entry_count, total_bytes, root_mode: mode, root_mtime: mtime(ms, ns)?, outline };
     if version == SCHEMA_VERSION {
         let mut again = Vec::with_capacity(raw.len());
         encode_header(&header, &mut again);
@@ -79,7 +85,7 @@ pub(super) fn decode_header(raw: &[u8]) -> Refused<(u32, ManifestHeader)> {
 /// Keys: 0 path, 1 kind, 2 size, 3 sha256, 4 mode, 5 mtime_ms, 6 mtime_ns, 7 target.
 pub(super) fn encode_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let own = match entry.node {
-        Node::File { .. } => 2,
+        Node::File { sha256, .. } => 1 + u64::from(sha256.is_some()),
         Node::Dir => 0,
         Node::Symlink { .. } => 1,
     };
@@ -88,7 +94,10 @@ pub(super) fn encode_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
     infallible(|| {
         e.map(fields)?.u8(0)?.str(entry.path.as_str())?.u8(1)?;
         match &entry.node {
-            Node::File { size, sha256 } => e.u64(FILE)?.u8(2)?.u64(*size)?.u8(3)?.bytes(sha256.as_bytes())?,
+            Node::File { size, sha256: None } => e.u64(FILE)?.u8(2)?.u64(*size)?,
+            Node::File { size, sha256: Some(sha256) } => {
+                e.u64(FILE)?.u8(2)?.u64(*size)?.u8(3)?.bytes(sha256.as_bytes())?
+            }
             Node::Dir => e.u64(DIR)?,
             Node::Symlink { .. } => e.u64(SYMLINK)?,
         };
@@ -167,7 +176,7 @@ fn read_entry<'a>(d: &mut Decoder<'a>, checked: impl Fn(&'a str) -> Refused<RelP
     let path = path.ok_or(EntryRefused::Form("no path"))?;
     let path = checked(path)?;
     let node = match (kind.ok_or(EntryRefused::Form("no kind"))?, size, sha256, target) {
-        (FILE, Some(size), Some(sha256), None) => file(size, sha256)?,
+        (FILE, Some(size), sha256, None) => file(size, sha256)?,
         (DIR, None, None, None) => Node::Dir,
         (SYMLINK, None, None, Some(target)) => symlink(target, mode)?,
         (FILE..=SYMLINK, ..) => return Err(EntryRefused::Form("fields that do not fit the kind")),
@@ -176,11 +185,12 @@ fn read_entry<'a>(d: &mut Decoder<'a>, checked: impl Fn(&'a str) -> Refused<RelP
     Ok(Entry { path, node, mode, mtime: mtime(ms, ns)? })
 }
 
-fn file<'a>(size: u64, sha256: Digest) -> Refused<Node<'a>> {
+/// Whether a SHA-256 may be missing is a question of the header.
+fn file<'a>(size: u64, sha256: Option<Digest>) -> Refused<Node<'a>> {
     if size > MAX_SIZE {
         return Err(EntryRefused::Limit("file size"));
     }
-    if size == 0 && sha256 != crate::EMPTY_SHA256 {
+    if size == 0 && sha256 != Some(crate::EMPTY_SHA256) {
         return Err(EntryRefused::Form("an empty file with the hash of something else"));
     }
     Ok(Node::File { size, sha256 })

@@ -13,7 +13,7 @@ fn dir(raw: &str) -> Entry<'_> {
 
 fn file(raw: &str, size: u64) -> Entry<'_> {
     let sha256 = if size == 0 { EMPTY_SHA256 } else { Digest([7; 32]) };
-    Entry { path: path(raw), node: Node::File { size, sha256 }, mode: Some(0o644), mtime: None }
+    Entry { path: path(raw), node: Node::File { size, sha256: Some(sha256) }, mode: Some(0o644), mtime: None }
 }
 
 fn link<'a>(raw: &'a str, target: &'a str) -> Entry<'a> {
@@ -106,4 +106,42 @@ fn chunks_hold_whole_entries_within_the_limits() {
     assert!(chunks.len() >= 3);
     assert!(chunks.iter().all(|c| c.len() <= MAX_CHUNK));
     assert_eq!(assemble(&m).expect("valid").len(), 10_000);
+}
+
+fn outline(entries: &[Entry<'_>]) -> Result<Manifest, ManifestError> {
+    let mut builder = ManifestBuilder::outline(Some(0o700), None);
+    entries.iter().try_for_each(|e| builder.push(e))?;
+    builder.finish()
+}
+
+fn unhashed(raw: &str, size: u64) -> Entry<'_> {
+    let sha256 = if size == 0 { Some(EMPTY_SHA256) } else { None };
+    Entry { node: Node::File { size, sha256 }, ..file(raw, size) }
+}
+
+// SPEC §4.6
+#[test]
+fn an_outline_and_its_seal_lead_to_each_other_and_to_nothing_else() {
+    let sealed = build(&[dir("a"), file("a/b", 3), file("a/c", 0), link("l", "x"), file("z", 9)]).expect("valid");
+    let outline = outline(&[dir("a"), unhashed("a/b", 3), unhashed("a/c", 0), link("l", "x"), unhashed("z", 9)]);
+    let outline = assemble(&outline.expect("valid")).expect("an outline survives the wire");
+    assert!(outline.is_outline() && !sealed.is_outline());
+    assert_eq!(sealed.outline_sha256(), outline.sha256());
+    assert_eq!(outline.outline_sha256(), outline.sha256());
+    let again = outline.seal(|_| Some(Digest([7; 32]))).expect("every hash is known");
+    assert_eq!(again.canonical_bytes(), sealed.canonical_bytes());
+    let other = outline.seal(|index| Some(Digest([index.0 as u8; 32]))).expect("every hash is known");
+    assert!(other.sha256() != sealed.sha256() && other.outline_sha256() == outline.sha256());
+    assert!(outline.seal(|index| (index.0 != 4).then_some(Digest([7; 32]))).is_none(), "one is missing");
+    assert!(sealed.seal(|_| Some(Digest([7; 32]))).is_none(), "it is sealed");
+}
+
+// SPEC §4.6
+#[test]
+fn a_hash_is_neither_missing_in_a_manifest_nor_there_in_an_outline() {
+    let invalid = |built: Result<Manifest, ManifestError>| built.map_err(|e| e.code()).err();
+    assert_eq!(invalid(build(&[unhashed("a", 1)])), Some(Code::ManifestInvalid));
+    assert_eq!(invalid(outline(&[file("a", 1)])), Some(Code::ManifestInvalid));
+    let empty = Node::File { size: 0, sha256: None };
+    assert_eq!(invalid(outline(&[Entry { node: empty, ..file("a", 0) }])), Some(Code::ManifestInvalid));
 }

@@ -10,7 +10,7 @@ fn tree(paths: &[&str]) -> Manifest {
     for path in paths {
         let (path, node) = match path.strip_suffix('/') {
             Some(dir) => (dir, Node::Dir),
-            None => (*path, Node::File { size: 0, sha256: EMPTY_SHA256 }),
+            None => (*path, Node::File { size: 0, sha256: Some(EMPTY_SHA256) }),
         };
         path.match_indices('/').for_each(|(at, _)| {
             all.insert(path[..at].to_owned(), Node::Dir);
@@ -204,7 +204,7 @@ fn a_path_that_would_be_too_long_under_its_target_is_refused_before_any_data() {
 fn a_million_entries_are_checked_and_the_one_twin_is_found() {
     let mut builder = ManifestBuilder::new(None, None);
     let mut push = |path: String| {
-        let node = Node::File { size: 0, sha256: EMPTY_SHA256 };
+        let node = Node::File { size: 0, sha256: Some(EMPTY_SHA256) };
         builder
             .push(&Entry { path: RelPath::parse(path).expect("valid"), node, mode: None, mtime: None })
             .expect("in order");

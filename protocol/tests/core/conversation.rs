@@ -165,7 +165,7 @@ fn a_retry_list_over_its_limit_spans_several_frames() {
         let Node::File { size, sha256 } = entry.node else { panic!("a file") };
         let begin = FileBegin { index, size, sha256, offset: 0 };
         receiver.handle(Frame::FileBegin(begin)).expect("asked for");
-        let end = Frame::FileEnd(FileEnd { index, failed: None });
+        let end = Frame::FileEnd(FileEnd { index, failed: None, sha256: None });
         let Ok(LaneStep::Drop { entry, .. }) = receiver.handle(end) else { panic!("not empty") };
         let report = FileReport::Failed(entry);
         importer.handle(Moment::default(), importer::Input::Files(vec![report])).expect("a report");
@@ -281,16 +281,17 @@ fn files_without_bytes_are_progress() {
     let mut receiver = LaneReceiver::new(manifest.clone(), into.requested().clone(), 1);
     for (n, (index, _)) in (0..).zip(manifest.entries()) {
         let now = Moment(Duration::from_millis(50 * n));
-        let sha256 = EMPTY_SHA256;
+        let sha256 = Some(EMPTY_SHA256);
         let begin = FileBegin { index, size: 0, sha256, offset: 0 };
         receiver.handle(Frame::FileBegin(begin)).expect("asked for");
-        let end = Frame::FileEnd(FileEnd { index, failed: None });
+        let end = Frame::FileEnd(FileEnd { index, failed: None, sha256: None });
         let Ok(LaneStep::Keep(file)) = receiver.handle(end) else { panic!("not kept") };
         let report = FileReport::Ok(file);
         into.handle(now, importer::Input::Frame(progress())).expect("legal");
         into.handle(now, importer::Input::Files(vec![report])).expect("legal");
         out.handle(now, exporter::Input::Frame(progress())).expect("legal");
-        out.handle(now, exporter::Input::Sent { files: 1, bytes: 0, failed: Vec::new() }).expect("legal");
+        out.handle(now, exporter::Input::Sent { files: 1, bytes: 0, failed: Vec::new(), hashed: Vec::new() })
+            .expect("legal");
         assert!(!into.is_waiting() && !out.is_waiting(), "given up at file {n}");
     }
 }
@@ -298,7 +299,7 @@ fn files_without_bytes_are_progress() {
 #[test]
 fn a_frame_that_is_swapped_for_another_ends_the_session_for_both() {
     let lie = || Frame::PhaseEnd(PhaseEnd { files: 9, bytes: 0 });
-    let nowhere = Frame::FileEnd(FileEnd { index: EntryIndex(u32::MAX), failed: None });
+    let nowhere = Frame::FileEnd(FileEnd { index: EntryIndex(u32::MAX), failed: None, sha256: None });
     for fault in [
         Fault::Substitute { side: Side::Exporter, nth: 2, frame: lie() },
         Fault::Substitute { side: Side::Exporter, nth: 4, frame: lie() },

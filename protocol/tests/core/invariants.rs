@@ -79,12 +79,12 @@ fn frames() -> impl Strategy<Value = Frame> {
         1 => vec(any::<u8>(), 0..40).prop_map(|b| Frame::ManifestBegin(b.into())),
         1 => vec(any::<u8>(), 1..80).prop_map(|b| Frame::ManifestChunk(b.into())),
         1 => digest().prop_map(|manifest_sha256| Frame::ManifestEnd(ManifestEnd { manifest_sha256 })),
-        2 => (index(), size(), digest(), count()).prop_map(|(index, size, sha256, offset)| {
+        2 => (index(), size(), proptest::option::weighted(0.8, digest()), count()).prop_map(|(index, size, sha256, offset)| {
             Frame::FileBegin(FileBegin { index: EntryIndex(index), size, sha256, offset })
         }),
         2 => vec(any::<u8>(), 1..9).prop_map(|b| Frame::FileChunk(Bytes::from(b))),
-        2 => (index(), any::<bool>()).prop_map(|(index, failed)| {
-            Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: failed.then_some(Code::SourceChanged) })
+        2 => (index(), any::<bool>(), proptest::option::weighted(0.2, digest())).prop_map(|(index, failed, sha256)| {
+            Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: failed.then_some(Code::SourceChanged), sha256 })
         }),
         2 => (count(), count()).prop_map(|(files, bytes)| Frame::PhaseEnd(PhaseEnd { files, bytes })),
         2 => (round(), count()).prop_map(|(round, files)| Frame::RetryBegin(RetryBegin { round, files })),
@@ -270,6 +270,7 @@ proptest! {
                     }
                     importer::Output::Send(_)
                     | importer::Output::Review(_)
+                    | importer::Output::Adopt { .. }
                     | importer::Output::Suspended { .. }
                     | importer::Output::Idle(_) => {}
                 }
@@ -301,7 +302,7 @@ proptest! {
                     core.handle(now, exporter::Input::Tick).expect("ours");
                 }
                 Act::Sent(files) => {
-                    core.handle(now, exporter::Input::Sent { files, bytes: 4 * files, failed: Vec::new() }).expect("ours");
+                    core.handle(now, exporter::Input::Sent { files, bytes: 4 * files, failed: Vec::new(), hashed: Vec::new() }).expect("ours");
                 }
                 Act::Lost => core.handle(now, exporter::Input::Lost).expect("ours"),
                 Act::Again(holds) => {
@@ -324,7 +325,10 @@ proptest! {
                 match output {
                     exporter::Output::SendFiles { entries, .. } => served += entries.len(),
                     exporter::Output::Over(_) => over = true,
-                    exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
+                    exporter::Output::Send(_)
+                    | exporter::Output::Sealed(_)
+                    | exporter::Output::Suspended { .. }
+                    | exporter::Output::Idle(_) => {}
                 }
             }
             prop_assert!(served <= 8 * conversations, "each of two files four times in a conversation at most");

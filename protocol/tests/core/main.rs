@@ -2,6 +2,7 @@
 
 mod conversation;
 mod invariants;
+mod late;
 mod lists;
 mod losses;
 mod pair;

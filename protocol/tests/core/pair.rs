@@ -12,12 +12,14 @@ mod lanes;
 mod scenario;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use me_sync_protocol::exporter::{self, Exporter};
 use me_sync_protocol::file::Violation;
 use me_sync_protocol::ids::{EntryIndex, Moment};
 use me_sync_protocol::importer::{self, Importer, ReadyToApply};
+use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
@@ -77,11 +79,19 @@ pub(crate) struct Pair {
     lane_frames: usize,
     said_count: [usize; 2],
     made: bool,
+    /// The exporter may offer an outline.
+    may_outline: bool,
+    /// The exporter's core has one.
+    outlined: bool,
+    /// The sealed manifest that is to take the place of the outline, and what is lost by that.
+    adopting: Option<(Arc<Manifest>, Vec<EntryIndex>)>,
+    /// The staging tree is of an earlier life and was not looked at.
+    cold: bool,
     /// The importer's process has no session until it dials again.
     importer_down: bool,
     importer_crashed: bool,
-    /// There is a staging tree, and it records the manifest.
-    staged: bool,
+    /// There is a staging tree, and it records this manifest or outline.
+    staged: Option<Arc<Manifest>>,
     reviewed: Option<Moment>,
     ready: Option<(ReadyToApply, Moment)>,
     sealed: bool,
@@ -107,7 +117,10 @@ impl Pair {
         let mut pair = Self {
             now,
             exporter: Exporter::new(RetryPolicy::default(), now),
-            importer: Importer::new(RetryPolicy::default(), now),
+            importer: match scenario.late {
+                true => Importer::taking_outline(RetryPolicy::default(), now),
+                false => Importer::new(RetryPolicy::default(), now),
+            },
             log: Vec::new(),
             live: old_image(),
             sends: Vec::new(),
@@ -129,9 +142,13 @@ impl Pair {
             lane_frames: 0,
             said_count: [0; 2],
             made: false,
+            may_outline: scenario.late,
+            outlined: false,
+            adopting: None,
+            cold: false,
             importer_down: false,
             importer_crashed: false,
-            staged: false,
+            staged: None,
             reviewed: None,
             ready: None,
             sealed: false,
@@ -181,8 +198,10 @@ impl Pair {
         match step {
             Step::Open(conn) => self.open(conn),
             Step::Manifest => {
-                self.made = true;
-                self.export(exporter::Input::ManifestReady(self.source().manifest.clone()));
+                (self.made, self.outlined) = (true, self.may_outline);
+                let tree = self.source();
+                let manifest = if self.outlined { tree.outline() } else { tree.manifest.clone() };
+                self.export(exporter::Input::ManifestReady(manifest));
             }
             Step::ToImporter => {
                 let frame = self.conns[self.importer_on].to_importer.pop_front().expect("a frame");
@@ -195,6 +214,7 @@ impl Pair {
             Step::Send(lane) => self.send(lane),
             Step::Deliver(lane) => self.deliver(lane),
             Step::Answer => self.answer(),
+            Step::Adopt => self.adopt(),
             Step::Seal => self.seal(),
             Step::Swap => self.swap(),
             Step::Tell => {
@@ -224,13 +244,22 @@ impl Pair {
                     self.export(exporter::Input::Result(outcome.err()));
                 }
             }
-            Step::Checkpoint => self.disk.checkpoint(),
+            Step::Checkpoint => {
+                // by an outline nothing is known to be right for good
+                if self.staged.as_ref().is_some_and(|manifest| !manifest.is_outline()) {
+                    self.disk.checkpoint();
+                }
+            }
             Step::Crash(side, seed) => {
                 self.note(if side == Side::Exporter { "exporter crash" } else { "importer crash" });
                 self.crash(side, seed);
             }
             Step::Edit => {
                 self.trees.push(self.source().edited());
+                self.crash(Side::Exporter, 0);
+            }
+            Step::Rewrite => {
+                self.trees.push(self.source().rewritten());
                 self.crash(Side::Exporter, 0);
             }
             Step::Stop(Side::Exporter) => self.export(exporter::Input::Stop(Code::Aborted)),
@@ -260,6 +289,11 @@ impl Pair {
             self.importer_down = false;
             return self.import(importer::Input::Stop(Code::SessionUnknown));
         }
+        self.may_outline = false;
+        if self.outlined && self.conns[self.exporter_on].exporter != End::Open {
+            self.export(exporter::Input::Withdrawn);
+            self.outline_is_void();
+        }
         let fresh = std::mem::take(&mut self.importer_down);
         if fresh {
             self.importer = Importer::new(RetryPolicy::default(), self.now);
@@ -267,6 +301,14 @@ impl Pair {
         self.conns.push(Conn::new(self.scenario.lanes, self.importer.holds()));
         self.importer_on = self.conns.len() - 1;
         self.import(if fresh { importer::Input::Tick } else { importer::Input::Resumed });
+    }
+
+    /// The exporter's node makes the sealed manifest now.
+    fn outline_is_void(&mut self) {
+        self.may_outline = false;
+        if std::mem::take(&mut self.outlined) {
+            self.made = false;
+        }
     }
 
     fn see(&mut self, side: Side) {
@@ -283,7 +325,7 @@ impl Pair {
         if self.scenario.faults.contains(&Fault::Decline) {
             return self.import(importer::Input::Stop(Code::Declined));
         }
-        self.staged = true;
+        self.staged = self.importer.manifest().cloned();
         let found = self.find_local();
         self.import(importer::Input::Accept(found));
     }

@@ -199,7 +199,8 @@ fn half_a_list_is_forgotten_with_its_connection() {
             outputs.iter().filter(|o| matches!(o, exporter::Output::Send(Frame::ManifestEnd(_)))).count()
         };
         assert_eq!(sent(&outputs), usize::from(!holds), "the manifest goes to who lacks it");
-        core.handle(START, exporter::Input::Sent { files: 2, bytes: 8, failed: Vec::new() }).expect("sent");
+        core.handle(START, exporter::Input::Sent { files: 2, bytes: 8, failed: Vec::new(), hashed: Vec::new() })
+            .expect("sent");
         core.handle(START, exporter::Input::Frame(retry_request(1, &[1], false))).expect("a first round again");
         assert_eq!(core.counters().retry_round, 1);
     }
@@ -218,7 +219,8 @@ fn what_is_not_asked_for_counts_as_sent() {
     core.handle(START, exporter::Input::Frame(Frame::PendingList(list))).expect("legal");
     let counters = core.counters();
     assert_eq!((counters.files_ok, counters.bytes_done, counters.bytes_total), (1, 7, 8));
-    core.handle(START, exporter::Input::Sent { files: 1, bytes: 1, failed: Vec::new() }).expect("sent");
+    core.handle(START, exporter::Input::Sent { files: 1, bytes: 1, failed: Vec::new(), hashed: Vec::new() })
+        .expect("sent");
     assert_eq!((core.counters().files_ok, core.counters().bytes_done), (2, 8));
 }
 
@@ -227,7 +229,7 @@ fn the_counters_and_failures_of_a_conversation_are_its_own() {
     let tree = tree();
     let mut core = exporter_at(Out::Retrying, &tree);
     let failed = vec![(EntryIndex(0), Code::SourceChanged)];
-    core.handle(START, exporter::Input::Sent { files: 1, bytes: 0, failed }).expect("sent");
+    core.handle(START, exporter::Input::Sent { files: 1, bytes: 0, failed, hashed: Vec::new() }).expect("sent");
     assert_eq!((core.counters().retry_round, core.failures().count()), (1, 1));
     core.handle(START, exporter::Input::Lost).expect("legal");
     core.handle(START, exporter::Input::Opened { importer_holds: Some(tree.manifest.sha256()) }).expect("legal");

@@ -24,6 +24,8 @@ struct Tally {
     steps: u64,
     dials: u64,
     ok: u64,
+    /// Runs that began with an outline, and those of them that needed the sealed manifest too.
+    late: [u64; 2],
     failed: BTreeMap<Code, u64>,
     waited: u64,
     broke: BTreeMap<(&'static str, Phase, Phase), u64>,
@@ -35,6 +37,7 @@ impl Tally {
         self.steps += other.steps;
         self.dials += other.dials;
         self.ok += other.ok;
+        self.late.iter_mut().zip(other.late).for_each(|(all, more)| *all += more);
         self.waited += other.waited;
         other.failed.into_iter().for_each(|(code, n)| *self.failed.entry(code).or_insert(0) += n);
         other.broke.into_iter().for_each(|(what, n)| *self.broke.entry(what).or_insert(0) += n);
@@ -51,7 +54,7 @@ fn play(seed: u64, tally: &mut Tally) {
     let faults = &pair.scenario.faults;
     let offline = faults.iter().any(|f| matches!(f, Fault::Offline { .. }));
     let hopeless = |f: &Fault| match f {
-        Fault::Stop { .. } | Fault::Decline | Fault::ApplyFails | Fault::Edit { .. } => true,
+        Fault::Stop { .. } | Fault::Decline | Fault::ApplyFails | Fault::Edit { .. } | Fault::Rewrite { .. } => true,
         Fault::Rot { times, .. } => *times > 1,
         _ => corrupts(f) > 1,
     };
@@ -60,7 +63,8 @@ fn play(seed: u64, tally: &mut Tally) {
     if !waits && !faults.iter().any(hopeless) && faults.iter().map(corrupts).sum::<u32>() <= 3 {
         assert_eq!(pair.outcome(), (Some(Ok(())), Some(Ok(()))), "what can be healed is healed\n{}", pair.report());
     }
-    let spoilt = |f: &Fault| corrupts(f) > 0 || matches!(f, Fault::Rot { .. } | Fault::Edit { .. });
+    let spoilt =
+        |f: &Fault| corrupts(f) > 0 || matches!(f, Fault::Rot { .. } | Fault::Edit { .. } | Fault::Rewrite { .. });
     if !faults.iter().any(spoilt) {
         assert!(pair.payload <= pair.most_payload(), "{} bytes are too many\n{}", pair.payload, pair.report());
     }
@@ -68,6 +72,11 @@ fn play(seed: u64, tally: &mut Tally) {
     tally.steps += pair.log.len() as u64;
     tally.dials += pair.dials();
     tally.waited += u64::from(waits);
+    if pair.scenario.late {
+        let manifests = pair.said.iter().filter(|(_, name)| *name == "manifest_end").count();
+        tally.late[0] += 1;
+        tally.late[1] += u64::from(manifests > 1);
+    }
     match pair.importer_over {
         Some(Ok(())) => tally.ok += 1,
         Some(Err(code)) => *tally.failed.entry(code).or_insert(0) += 1,
@@ -86,7 +95,8 @@ fn corrupts(fault: &Fault) -> u32 {
         | Fault::Truncate { times, .. }
         | Fault::Excess { times, .. }
         | Fault::SourceChanged { times, .. }
-        | Fault::DiskFails { times, .. } => *times,
+        | Fault::DiskFails { times, .. }
+        | Fault::Lie { times, .. } => *times,
         _ => 0,
     }
 }
@@ -134,6 +144,7 @@ fn thousands_of_runs_end_old_or_new_and_send_nothing_twice() {
         return;
     }
     assert!(tally.ok * 2 > tally.runs && tally.failed.len() >= 6, "{tally:#?}");
+    assert!(tally.late[0] * 4 > tally.runs && tally.late[1] * 10 > tally.runs, "{tally:#?}");
     for what in ["cut", "mute", "importer crash", "exporter crash"] {
         // connecting, waiting, manifest, bulk, retry, verify, apply; ended
         assert!(phases(&tally, what, true) >= 6 && phases(&tally, what, false) >= 6, "{what}: {tally:#?}");

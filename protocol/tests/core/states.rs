@@ -98,7 +98,7 @@ pub(crate) fn begin(tree: &Tree, index: EntryIndex) -> Frame {
 }
 
 pub(crate) fn end(index: EntryIndex) -> Frame {
-    Frame::FileEnd(FileEnd { index, failed: None })
+    Frame::FileEnd(FileEnd { index, failed: None, sha256: None })
 }
 
 /// Lets one file arrive on a lane of its own, right or without its bytes, and reports it.
@@ -168,7 +168,7 @@ pub(crate) fn exporter_at(at: Out, tree: &Tree) -> Exporter {
     }
     if at >= Out::AwaitRetry {
         let (files, bytes) = (u64::from(tree.manifest.counts().files), tree.manifest.total_bytes());
-        take(exporter::Input::Sent { files, bytes, failed: Vec::new() });
+        take(exporter::Input::Sent { files, bytes, failed: Vec::new(), hashed: Vec::new() });
     }
     if matches!(at, Out::HalfRetry | Out::Retrying) {
         take(frame(retry_request(1, &[0], at == Out::HalfRetry)));

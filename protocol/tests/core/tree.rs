@@ -46,6 +46,30 @@ impl Tree {
         Self::from_image(image)
     }
 
+    /// What a cold exporter sends first.
+    pub(crate) fn outline(&self) -> Arc<Manifest> {
+        let header = self.manifest.header();
+        let mut builder = ManifestBuilder::outline(header.root_mode, header.root_mtime);
+        for (_, mut entry) in self.manifest.entries() {
+            if let Node::File { size: 1.., sha256 } = &mut entry.node {
+                *sha256 = None;
+            }
+            builder.push(&entry).expect("in order");
+        }
+        Arc::new(builder.finish().expect("small"))
+    }
+
+    /// The same names and sizes with another content: another manifest with the same outline.
+    pub(crate) fn rewritten(&self) -> Self {
+        let mut image = self.image.clone();
+        for item in image.values_mut() {
+            if let Item::File(bytes) = item {
+                *bytes = bytes.iter().map(|b| b ^ 0x55).collect();
+            }
+        }
+        Self::from_image(image)
+    }
+
     /// The same tree with one more file: another manifest.
     pub(crate) fn edited(&self) -> Self {
         let mut image = self.image.clone();
@@ -57,7 +81,7 @@ impl Tree {
         let mut builder = ManifestBuilder::new(Some(0o755), None);
         for (path, item) in &image {
             let node = match item {
-                Item::File(bytes) => Node::File { size: bytes.len() as u64, sha256: sha256(bytes) },
+                Item::File(bytes) => Node::File { size: bytes.len() as u64, sha256: Some(sha256(bytes)) },
                 Item::Dir => Node::Dir,
                 Item::Link(target) => Node::Symlink { target: target.into() },
             };

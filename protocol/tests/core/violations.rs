@@ -265,14 +265,21 @@ fn an_importer_that_is_never_content_gets_every_file_four_times_at_most() {
     let mut core = exporter_at(Out::Sending, &tree);
     let (mut served, mut round, mut outcome) = (2, 0, None);
     while outcome.is_none() {
-        core.handle(Moment::default(), exporter::Input::Sent { files: 2, bytes: 8, failed: Vec::new() }).expect("sent");
+        core.handle(
+            Moment::default(),
+            exporter::Input::Sent { files: 2, bytes: 8, failed: Vec::new(), hashed: Vec::new() },
+        )
+        .expect("sent");
         round += 1;
         core.handle(Moment::default(), exporter::Input::Frame(retry_request(round, &[0, 1], false))).expect("legal");
         for output in drain_exporter(&mut core) {
             match output {
                 exporter::Output::SendFiles { entries, .. } => served += entries.len(),
                 exporter::Output::Over(result) => outcome = Some(result),
-                exporter::Output::Send(_) | exporter::Output::Suspended { .. } | exporter::Output::Idle(_) => {}
+                exporter::Output::Send(_)
+                | exporter::Output::Sealed(_)
+                | exporter::Output::Suspended { .. }
+                | exporter::Output::Idle(_) => {}
             }
         }
     }

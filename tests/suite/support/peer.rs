@@ -204,7 +204,15 @@ impl Peer {
         let ends = Ends { exporter: &ticket.peer_id, importer: &importer };
         let nonce = Nonce([5; 16]);
         let proof = proof::redeem(&ticket.secret, ticket.ticket_id, ends, nonce);
-        Redeem { ticket_id: ticket.ticket_id, nonce, proof, max_lanes: 1, max_chunk: 256 << 10, zstd: false }
+        Redeem {
+            ticket_id: ticket.ticket_id,
+            nonce,
+            proof,
+            max_lanes: 1,
+            max_chunk: 256 << 10,
+            late_hashes: None,
+            zstd: false,
+        }
     }
 
     /// Redeems; the raw answer.
@@ -215,7 +223,12 @@ impl Peer {
 
     /// As importer: redeems and opens the control stream.
     pub(crate) async fn importing(&mut self, ticket: &Ticket) -> Importing {
-        let answer = self.redeem(ticket).await;
+        let redeem = self.redemption(ticket);
+        self.importing_by(ticket, redeem).await
+    }
+
+    pub(crate) async fn importing_by(&mut self, ticket: &Ticket, redeem: Redeem) -> Importing {
+        let answer = self.ask(exporter(ticket), &encode(&Request::Redeem(redeem))).await;
         let Ok(Response::Granted(granted)) = Response::decode(&answer) else { panic!("not granted: {answer:?}") };
         Importing::open(self, ticket, granted).await
     }
@@ -405,7 +418,7 @@ pub(crate) fn begin(index: u32, content: &[u8]) -> Frame {
 }
 
 pub(crate) fn begin_as(index: u32, size: u64, sha: [u8; 32], offset: u64) -> Frame {
-    Frame::FileBegin(FileBegin { index: EntryIndex(index), size, sha256: Digest(sha), offset })
+    Frame::FileBegin(FileBegin { index: EntryIndex(index), size, sha256: Some(Digest(sha)), offset })
 }
 
 pub(crate) fn chunk(content: &[u8]) -> Frame {
@@ -431,7 +444,18 @@ pub(crate) fn packed_run(declared: u32, times: u32) -> Frame {
 }
 
 pub(crate) fn end(index: u32) -> Frame {
-    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None })
+    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None, sha256: None })
+}
+
+/// The beginning of a file that an outline has no hash of.
+pub(crate) fn begin_late(index: u32, size: u64) -> Frame {
+    Frame::FileBegin(FileBegin { index: EntryIndex(index), size, sha256: None, offset: 0 })
+}
+
+/// The end of a file with the hash of this content.
+pub(crate) fn end_late(index: u32, content: &[u8]) -> Frame {
+    let sha256 = Some(Digest(super::raw::sha(content)));
+    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None, sha256 })
 }
 
 pub(crate) fn phase_end(files: u64, bytes: u64) -> Frame {

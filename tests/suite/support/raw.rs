@@ -58,6 +58,13 @@ pub(crate) fn file_with(path: &str, content: &[u8], key: u64, value: Vec<u8>) ->
     map(&fields)
 }
 
+/// A file entry of an outline.
+pub(crate) fn file_late(path: &str, content: &[u8]) -> Vec<u8> {
+    let mut fields = file_fields(path, content);
+    fields.retain(|(key, _)| *key != 3);
+    map(&fields)
+}
+
 pub(crate) fn dir(path: impl AsRef<[u8]>) -> Vec<u8> {
     map(&[(0, text(path)), (1, uint(1))])
 }
@@ -89,6 +96,13 @@ impl Listing {
     pub(crate) fn of(entries: &[Vec<u8>], total: u64) -> Self {
         let count = entries.len() as u64;
         Self::under(header(4, count, total), entries, count, total)
+    }
+
+    /// As [`Self::of`], for an outline.
+    pub(crate) fn outline(entries: &[Vec<u8>], total: u64) -> Self {
+        let count = entries.len() as u64;
+        let header = map(&[(0, uint(4)), (1, uint(count)), (2, uint(total)), (6, vec![0xf5])]);
+        Self::under(header, entries, count, total)
     }
 
     /// Under a header of one's own.

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{ExportJob, Source};
+use super::ExportJob;
+use super::hashing::Source;
 use crate::coordinator::control::ControlLink;
 use crate::coordinator::{Shared, streams};
 use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
@@ -77,13 +78,19 @@ impl ExportJob {
             let (net, peer) = (shared.net.clone(), session.peer);
             tokio::spawn(async move { net.disconnect(peer).await });
         }
+        // an outline is good for one conversation
+        self.withdraw_outline(shared);
     }
 
     /// Hands a round to the lanes; the first round opens them.
     pub(super) fn send_files(&mut self, entries: Vec<EntryIndex>, partial: &[PartialFile], shared: &Shared) {
-        let (Some(session), Source::Ready(snapshot)) = (&mut self.session, &self.source) else { return };
+        let Some(snapshot) = self.snapshot().cloned() else { return };
+        let Some(session) = &mut self.session else { return };
         let Some(connection) = &mut session.connection else { return };
         if session.core.counters().retry_round > 0 {
+            if let Source::Outlined(outline) = &mut self.source {
+                entries.iter().for_each(|index| outline.forget(*index));
+            }
             let hashes = shared.hashes.clone();
             // a remembered hash may be what is wrong with them; the next offer reads these files again
             let (snapshot, entries) = (snapshot.clone(), entries.clone());
@@ -93,6 +100,7 @@ impl ExportJob {
                 }
             });
         }
+        let keeper = snapshot.manifest().is_outline().then(|| shared.hashes.keeper());
         let work = WorkList::new(entries, partial);
         for number in 0..session.granted.lanes {
             if usize::from(number) == connection.lanes.len() {
@@ -104,6 +112,7 @@ impl ExportJob {
                     chunk: session.granted.max_chunk as usize,
                     compression: if session.granted.zstd { shared.compression } else { Compression::Never },
                     meter: session.meter.clone(),
+                    keeper: keeper.clone(),
                     stop: connection.stop.clone(),
                     release: connection.release.clone(),
                     #[cfg(feature = "test-hooks")]

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 use me_sync_protocol::ids::{Secret, TicketId};
 use me_sync_protocol::reason::{Code, FailureReason};
 
-use super::{ExportJob, Source};
+use super::ExportJob;
 use crate::api::PeerSummary;
 use crate::clock::LastSeen;
 use crate::coordinator::Shared;
@@ -46,6 +46,7 @@ pub(in crate::coordinator) fn first_record(
         bytes: 0,
         files_ok: 0,
         bytes_ok: 0,
+        outline: None,
     }
 }
 
@@ -71,9 +72,9 @@ impl ExportJob {
     }
 
     pub(super) fn note_manifest(&mut self) {
-        let (Source::Ready(snapshot), Some(_)) = (&self.source, &self.session) else { return };
-        let manifest = snapshot.manifest();
-        self.record.manifest = Some(manifest.sha256());
+        let (Some(snapshot), Some(_)) = (self.snapshot(), &self.session) else { return };
+        let manifest = snapshot.manifest().clone();
+        self.record.manifest = (!manifest.is_outline()).then(|| manifest.sha256());
         self.record.files = u64::from(manifest.counts().files);
         self.record.bytes = manifest.total_bytes();
     }
@@ -104,7 +105,7 @@ impl ExportJob {
 
     /// What could not be read here; what arrived wrong is on record at the importer.
     pub(super) fn failure_records(&self) -> Vec<FailureRecord> {
-        let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) else { return Vec::new() };
+        let (Some(session), Some(snapshot)) = (&self.session, self.snapshot()) else { return Vec::new() };
         let attempts = session.core.counters().retry_round + 1;
         let failing = session.core.failures().take(MAX_FAILURES);
         failing

@@ -6,7 +6,8 @@ use me_sync_protocol::ids::Moment;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 
-use super::{ExportJob, Source};
+use super::ExportJob;
+use super::hashing::Source;
 use crate::api::{Completion, Role, WaitingView};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::view;
@@ -53,7 +54,7 @@ impl ExportJob {
     }
 
     pub(super) fn completion(&self) -> Completion {
-        let Source::Ready(snapshot) = &self.source else { return Completion::nothing() };
+        let Some(snapshot) = self.snapshot() else { return Completion::nothing() };
         let notes = view::skipped_notes(snapshot.skipped());
         let (payload_bytes, wire_bytes) = self.payload();
         Completion { notes, payload_bytes, wire_bytes, ..Completion::of(snapshot.manifest()) }
@@ -104,7 +105,7 @@ impl ExportJob {
         let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { payload });
         let mut failures: Vec<_> = Vec::new();
         let mut failed = 0;
-        if let (Some(session), Source::Ready(snapshot)) = (&self.session, &self.source) {
+        if let (Some(session), Some(snapshot)) = (&self.session, self.snapshot()) {
             for (index, code) in session.core.failures() {
                 failed += 1;
                 if failures.len() < view::MAX_FAILURES {

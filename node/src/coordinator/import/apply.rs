@@ -30,7 +30,7 @@ const DELIVERY_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(in crate::coordinator) enum Swap {
     Done(Result<Completion, Failure>),
-    /// Staged files are gone or wrong: they have to come again.
+    /// Staged files are gone or wrong: they have to come again. Without any, it is only to be tried again.
     Unstaged(Box<Staging>, Vec<me_sync_protocol::ids::EntryIndex>),
     /// Something on this device stands in the way that a person can clear. What is staged stays for a later try; the
     /// tree comes along unless it is suspended already.
@@ -56,6 +56,8 @@ impl ImportJob {
             Link::Up(connection) => connection.stop_lanes(),
             Link::Draining | Link::Down(_) => JoinSet::new(),
         };
+        // an outline is sealed by now
+        session.manifest = session.core.manifest().cloned();
         let manifest = session.manifest.clone();
         let last_word = self.last_word.clone();
         let (events, id) = (shared.events.clone(), self.id);
@@ -63,7 +65,7 @@ impl ImportJob {
             // no lane may hold a file open when the tree is verified
             while lanes.join_next().await.is_some() {}
             let done = events.clone();
-            let work = move || verify_and_swap(staging, proof, manifest.as_deref(), &last_word, id, &events);
+            let work = move || verify_and_swap(staging, proof, manifest, &last_word, id, &events);
             let result = tokio::task::spawn_blocking(work).await;
             let lost = || Swap::Done(Err(described(Code::DurabilityUnknown, &ApplyError::Thread)));
             let result = result.unwrap_or_else(|_| lost());
@@ -72,6 +74,7 @@ impl ImportJob {
     }
 
     pub(in crate::coordinator) fn swapping(&mut self, shared: &Shared) {
+        self.record_manifest(shared);
         self.input(Input::Swapping, shared);
     }
 
@@ -87,7 +90,10 @@ impl ImportJob {
                 Err(code)
             }
             Swap::Unstaged(staging, entries) => {
-                tracing::warn!(files = entries.len(), "staged files are gone or changed; they are asked for again");
+                if !entries.is_empty() {
+                    let files = entries.len();
+                    tracing::warn!(files, "staged files are gone or changed; they are asked for again");
+                }
                 self.staging = Some(*staging);
                 if let Some((session, _)) = self.party {
                     shared.write_later(Write::ForgetDurable(session, entries.clone()));
@@ -291,11 +297,22 @@ impl ImportJob {
 fn verify_and_swap(
     staging: Staging,
     proof: ReadyToApply,
-    manifest: Option<&Manifest>,
+    manifest: Option<Arc<Manifest>>,
     last_word: &LastWord,
     job: JobId,
     events: &tokio::sync::mpsc::Sender<Event>,
 ) -> Swap {
+    let staging = match &manifest {
+        Some(manifest) if staging.manifest().is_outline() => match staging.adopt(manifest.clone(), &[]) {
+            Ok(staging) => staging,
+            Err((staging, e)) => {
+                // the disk of the state directory may be full for now: nothing is lost, and it is tried again
+                tracing::warn!(error = %crate::errors::chain(&e), "the sealed manifest is not recorded");
+                return Swap::Unstaged(staging, Vec::new());
+            }
+        },
+        Some(_) | None => staging,
+    };
     let sealed = match staging.seal(&mut |_| {}) {
         Ok(sealed) => sealed,
         Err(SealError::Unstaged { staging, entries, .. }) => return Swap::Unstaged(staging, entries),
@@ -357,7 +374,7 @@ fn verify_and_swap(
         retained: applied.retained.clone(),
         retained_until_ms: applied.retained.is_some().then_some(applied.keep_until_ms),
         notes,
-        ..manifest.map_or_else(Completion::nothing, Completion::of)
+        ..manifest.as_deref().map_or_else(Completion::nothing, Completion::of)
     }))
 }
 

@@ -106,7 +106,8 @@ impl Connection {
 impl ImportJob {
     /// Connects and redeems the ticket.
     pub(super) fn dial_first(&mut self, shared: &Shared) {
-        self.dial(Key::Ticket(self.ticket.clone()), self.route.timeout, shared);
+        let (ticket, late_hashes) = (self.ticket.clone(), self.late_hashes);
+        self.dial(Key::Ticket { ticket, late_hashes }, self.route.timeout, shared);
     }
 
     fn dial(&mut self, key: Key, timeout: Duration, shared: &Shared) {
@@ -239,11 +240,15 @@ impl ImportJob {
         self.party = Some((id, peer));
         self.redeeming = false;
         self.forget_record(shared);
+        let core = match std::mem::take(&mut self.late_hashes) {
+            true => Importer::taking_outline(shared.retry, now),
+            false => Importer::new(shared.retry, now),
+        };
         let before = self.session.take();
         self.session = Some(Session {
             id,
             peer,
-            core: Importer::new(shared.retry, now),
+            core,
             link: Link::Down(Redial::soon(now)),
             conversation: before.as_ref().map_or(0, |s| s.conversation),
             lanes: granted.lanes,

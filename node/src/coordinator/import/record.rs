@@ -67,7 +67,8 @@ impl ImportJob {
     pub(super) fn record_manifest(&mut self, shared: &Shared) {
         let Some(manifest) = self.session.as_ref().and_then(|s| s.manifest.clone()) else { return };
         let Some(record) = &mut self.record else { return };
-        record.manifest = Some(manifest.sha256());
+        // an outline holds no promise of what the files are: a later process starts from the tree alone
+        record.manifest = (!manifest.is_outline()).then(|| manifest.sha256());
         record.files = u64::from(manifest.counts().files);
         record.bytes = manifest.total_bytes();
         self.put(shared);

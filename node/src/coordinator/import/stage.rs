@@ -81,6 +81,11 @@ impl Checkpoints {
         (self.last, self.bytes, self.is_running) = (now, 0, true);
         std::mem::take(&mut self.fresh)
     }
+
+    /// These are ok, and none of them is known to be on the disk.
+    pub(super) fn begin_anew(&mut self, files: impl Iterator<Item = EntryIndex>) {
+        self.fresh = files.collect();
+    }
 }
 
 impl ImportJob {
@@ -177,6 +182,13 @@ impl ImportJob {
                 // the store was lost, the journal was not: the ticket opened the same session again
                 Err(StageError::State(StateError::Exists { .. })) => {
                     let staging = Staging::reopen(&state, id, &options, []).map_err(|e| described(e.code(), &e))?;
+                    let staging = match staging.manifest().is_outline() && !manifest.is_outline() {
+                        true => staging.adopt(manifest.clone(), &[]).map_err(|(staging, e)| {
+                            staging.suspend();
+                            described(e.code(), &e)
+                        })?,
+                        false => staging,
+                    };
                     if staging.manifest().sha256() != manifest.sha256() {
                         let what = "the state directory holds another tree under this session";
                         return Err(Failure::described(Code::StateCorrupt, what, None, Role::Importer));
@@ -236,7 +248,7 @@ impl ImportJob {
         });
     }
 
-    fn off_thread<T: Send + 'static>(
+    pub(super) fn off_thread<T: Send + 'static>(
         &mut self,
         shared: &Shared,
         event: fn(Box<Result<T, Failure>>) -> JobEvent,
@@ -264,6 +276,7 @@ impl ImportJob {
                 self.record_manifest(shared);
                 if !self.superseding {
                     self.input(Input::Accept(found), shared);
+                    self.adopt_if_ready(shared);
                 }
             }
             Err(failure) => self.stop(failure, shared),
@@ -283,6 +296,7 @@ impl ImportJob {
                         let manifest = staging.manifest().clone();
                         self.checkpoints.add(&ok);
                         self.checkpoints.last = now;
+                        self.is_cold = manifest.is_outline();
                         self.staging = Some(*staging);
                         (Importer::restored(shared.retry, now, manifest.clone(), ok, partial), Some(manifest))
                     }
@@ -314,7 +328,7 @@ impl ImportJob {
     }
 
     /// What waited for the work on the staging tree.
-    fn after_staging(&mut self, shared: &Shared) {
+    pub(super) fn after_staging(&mut self, shared: &Shared) {
         if let Some((outcome, left)) = self.ending.take() {
             self.wind_up(outcome, left, shared);
         } else {
@@ -352,6 +366,7 @@ impl ImportJob {
 
     fn superseded(&mut self, shared: &Shared) {
         (self.superseding, self.redeeming) = (false, true);
+        (self.late_hashes, self.adoption, self.is_cold) = (false, None, false);
         self.checkpoints = Checkpoints::default();
         self.details.clear();
         self.view.send_modify(|view| view.review = None);
@@ -363,7 +378,11 @@ impl ImportJob {
         if !self.checkpoints.is_due(now) || session.core.is_applying() {
             return;
         }
-        let entries = self.checkpoints.begin(now);
+        let mut entries = self.checkpoints.begin(now);
+        if staging.manifest().is_outline() {
+            // flushed all the same; but what they should be is on record in this process only
+            entries.clear();
+        }
         let (checkpointer, store, id) = (staging.checkpointer(), shared.store.clone(), session.id);
         let (events, job) = (shared.events.clone(), self.id);
         tokio::spawn(async move {

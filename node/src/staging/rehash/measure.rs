@@ -21,7 +21,7 @@ fn large() -> Manifest {
         builder.push(&Entry { path, node: Node::Dir, mode: Some(0o755), mtime: None }).unwrap();
         for file in 0..FILES {
             let path = RelPath::parse(format!("directory-{dir:04}/file-{file:04}")).unwrap();
-            let node = Node::File { size: 4096, sha256: Digest([7; 32]) };
+            let node = Node::File { size: 4096, sha256: Some(Digest([7; 32])) };
             builder.push(&Entry { path, node, mode: Some(0o644), mtime: None }).unwrap();
         }
     }

@@ -21,7 +21,7 @@ fn refused(path: &Path) -> Code {
 
 fn one_file(path: &str, size: u64) -> Manifest {
     let mut builder = ManifestBuilder::new(None, None);
-    let node = Node::File { size, sha256: Digest([1; 32]) };
+    let node = Node::File { size, sha256: Some(Digest([1; 32])) };
     builder.push(&Entry { path: RelPath::parse(path.to_owned()).unwrap(), node, mode: None, mtime: None }).unwrap();
     builder.finish().unwrap()
 }

@@ -16,7 +16,7 @@ fn lane() -> LaneReceiver {
     let path = |raw| RelPath::parse(raw).expect("valid");
     let file = |raw, bytes: &[u8]| Entry {
         path: path(raw),
-        node: Node::File { size: bytes.len() as u64, sha256: digest(bytes) },
+        node: Node::File { size: bytes.len() as u64, sha256: Some(digest(bytes)) },
         mode: None,
         mtime: None,
     };
@@ -30,7 +30,12 @@ fn lane() -> LaneReceiver {
 }
 
 fn begin(index: u32, bytes: &[u8]) -> Frame {
-    Frame::FileBegin(FileBegin { index: EntryIndex(index), size: bytes.len() as u64, sha256: digest(bytes), offset: 0 })
+    Frame::FileBegin(FileBegin {
+        index: EntryIndex(index),
+        size: bytes.len() as u64,
+        sha256: Some(digest(bytes)),
+        offset: 0,
+    })
 }
 
 fn chunk(bytes: &'static [u8]) -> Frame {
@@ -38,7 +43,7 @@ fn chunk(bytes: &'static [u8]) -> Frame {
 }
 
 fn end(index: u32) -> Frame {
-    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None })
+    Frame::FileEnd(FileEnd { index: EntryIndex(index), failed: None, sha256: None })
 }
 
 fn play(frames: impl IntoIterator<Item = Frame>) -> Result<Vec<LaneStep>, Code> {
@@ -53,8 +58,8 @@ fn failed(index: u32, reason: FailureReason) -> LaneStep {
 #[test]
 fn whole_files_are_verified_and_empty_ones_need_no_chunk() {
     let steps = play([begin(0, b"alpha"), chunk(b"al"), chunk(b"pha"), end(0), begin(2, b""), end(2)]).expect("legal");
-    assert_eq!(steps[3], LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5 }));
-    assert_eq!(steps[5], LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0 }));
+    assert_eq!(steps[3], LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5, sha256: digest(b"alpha") }));
+    assert_eq!(steps[5], LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0, sha256: digest(b"") }));
 }
 
 #[test]
@@ -64,7 +69,10 @@ fn a_wrong_byte_a_missing_byte_and_a_byte_too_many_fail_the_file_only() {
         all.extend(frames);
         all.extend([end(0), begin(2, b""), end(2)]);
         let mut steps = play(all).expect("the session lives");
-        assert_eq!(steps.pop(), Some(LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0 })));
+        assert_eq!(
+            steps.pop(),
+            Some(LaneStep::Keep(VerifiedFile { index: EntryIndex(2), size: 0, sha256: digest(b"") }))
+        );
         steps.remove(steps.len() - 2)
     };
     assert_eq!(after(vec![chunk(b"alphA")]), failed(0, FailureReason::HashMismatch));
@@ -111,7 +119,12 @@ fn frames_out_of_place_end_the_session() {
         ("control frame", vec![Frame::Abort(Abort { code: Code::Aborted })], Code::FrameUnexpected),
         (
             "an offset nobody agreed to",
-            vec![Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: digest(b"alpha"), offset: 2 })],
+            vec![Frame::FileBegin(FileBegin {
+                index: EntryIndex(0),
+                size: 5,
+                sha256: Some(digest(b"alpha")),
+                offset: 2,
+            })],
             Code::OffsetMismatch,
         ),
     ];
@@ -136,7 +149,7 @@ fn a_failed_write_and_a_failed_read_both_fail_the_file() {
     assert_eq!(lane.handle(chunk(b"alpha")), Ok(LaneStep::Ignore));
     assert_eq!(lane.handle(end(0)), Ok(failed(0, FailureReason::IoError)));
     lane.handle(begin(2, b"")).expect("legal");
-    let gone = Frame::FileEnd(FileEnd { index: EntryIndex(2), failed: Some(Code::SourceChanged) });
+    let gone = Frame::FileEnd(FileEnd { index: EntryIndex(2), failed: Some(Code::SourceChanged), sha256: None });
     let entry = FailedEntry { index: EntryIndex(2), reason: FailureReason::IoError };
     assert_eq!(lane.handle(gone), Ok(LaneStep::Drop { entry, from_exporter: Some(Code::SourceChanged) }));
 }
@@ -150,7 +163,7 @@ fn run() -> ([u8; 300], Packed) {
 /// A lane for one file, `size` times the letter a.
 fn lane_of_run(size: usize, max_chunk: u32, takes_packed: bool) -> LaneReceiver {
     let mut builder = ManifestBuilder::new(None, None);
-    let node = Node::File { size: size as u64, sha256: digest(&vec![b'a'; size]) };
+    let node = Node::File { size: size as u64, sha256: Some(digest(&vec![b'a'; size])) };
     let path = RelPath::parse("run").expect("valid");
     builder.push(&Entry { path, node, mode: None, mtime: None }).expect("valid");
     let requested = Requested::none_of(1);
@@ -170,7 +183,10 @@ fn a_packed_chunk_counts_as_what_it_unpacks_to_beside_raw_ones() {
     assert_eq!(lane.handle(Frame::FilePacked(packed.clone())), Ok(LaneStep::Unpack(packed.clone())));
     let content = Bytes::copy_from_slice(&content);
     assert_eq!(lane.unpacked(&packed, Some(content.clone())), Ok(LaneStep::Write(content)));
-    assert_eq!(lane.handle(end(0)), Ok(LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 303 })));
+    assert_eq!(
+        lane.handle(end(0)),
+        Ok(LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 303, sha256: digest(&[b'a'; 303]) }))
+    );
 }
 
 // SPEC §5.4
@@ -203,7 +219,7 @@ fn what_is_passed_over_is_counted_by_its_declared_length_and_not_unpacked() {
 }
 
 fn continued(offset: u64) -> Frame {
-    Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: digest(b"alpha"), offset })
+    Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: Some(digest(b"alpha")), offset })
 }
 
 /// A lane whose entry 0 has these bytes staged, `offset` of which were named.
@@ -219,7 +235,7 @@ fn staged(bytes: &[u8]) -> LaneReceiver {
 // SPEC §5.4, §6.4
 #[test]
 fn a_file_continues_at_the_named_offset_or_starts_anew_and_nowhere_else() {
-    let whole = LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5 });
+    let whole = LaneStep::Keep(VerifiedFile { index: EntryIndex(0), size: 5, sha256: digest(b"alpha") });
     let mut lane = staged(b"alp");
     assert_eq!(lane.handle(continued(3)), Ok(LaneStep::Continue(EntryIndex(0), 3)));
     lane.handle(chunk(b"ha")).expect("inside");
@@ -280,4 +296,75 @@ fn a_file_is_continued_from_lane_to_lane() {
             rest = lane.suspend();
         }
     }
+}
+
+/// The same tree by its outline.
+fn outlined() -> LaneReceiver {
+    let sealed = lane();
+    let mut builder = ManifestBuilder::outline(None, None);
+    for (_, mut entry) in sealed.manifest.entries() {
+        if let Node::File { size: 1.., sha256 } = &mut entry.node {
+            *sha256 = None;
+        }
+        builder.push(&entry).expect("valid");
+    }
+    LaneReceiver { manifest: Arc::new(builder.finish().expect("valid")), ..sealed }
+}
+
+fn begin_late() -> Frame {
+    Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: None, offset: 0 })
+}
+
+fn end_late(failed: Option<Code>, late: Option<&[u8]>) -> Frame {
+    Frame::FileEnd(FileEnd { index: EntryIndex(0), failed, sha256: late.map(digest) })
+}
+
+// SPEC §5.10
+#[test]
+fn a_file_of_an_outline_is_judged_by_the_hash_at_its_end() {
+    let after = |last: Frame| {
+        let mut lane = outlined();
+        lane.handle(begin_late()).expect("legal");
+        lane.handle(chunk(b"alpha")).expect("legal");
+        lane.handle(last).map_err(|violation| violation.code)
+    };
+    let whole = VerifiedFile { index: EntryIndex(0), size: 5, sha256: digest(b"alpha") };
+    assert_eq!(after(end_late(None, Some(b"alpha"))), Ok(LaneStep::Keep(whole)));
+    assert_eq!(after(end_late(None, Some(b"alphA"))), Ok(failed(0, FailureReason::HashMismatch)));
+    let gone = Some(Code::SourceChanged);
+    let entry = FailedEntry { index: EntryIndex(0), reason: FailureReason::IoError };
+    assert_eq!(after(end_late(gone, None)), Ok(LaneStep::Drop { entry, from_exporter: gone }));
+    assert_eq!(after(end_late(None, None)), Err(Code::FrameUnexpected), "without the hash it owes");
+    assert_eq!(after(end_late(gone, Some(b"alpha"))), Err(Code::FrameUnexpected), "a hash of what failed");
+}
+
+// SPEC §5.10
+#[test]
+fn a_hash_where_there_must_be_none_ends_the_session() {
+    let code = |mut lane: LaneReceiver, frames: Vec<Frame>| {
+        frames.into_iter().try_for_each(|frame| lane.handle(frame).map(drop)).map_err(|violation| violation.code)
+    };
+    let unexpected = Err(Code::FrameUnexpected);
+    assert_eq!(code(outlined(), vec![begin(0, b"alpha")]), unexpected, "the outline has none");
+    assert_eq!(code(lane(), vec![begin_late()]), unexpected, "the manifest has one");
+    let twice = vec![begin(0, b"alpha"), chunk(b"alpha"), end_late(None, Some(b"alpha"))];
+    assert_eq!(code(lane(), twice), unexpected, "the manifest's counts");
+    let empty = Frame::FileEnd(FileEnd { index: EntryIndex(2), failed: None, sha256: Some(digest(b"")) });
+    assert_eq!(code(outlined(), vec![begin(2, b""), empty]), unexpected, "an empty file has its hash in the outline");
+    assert_eq!(code(outlined(), vec![begin(2, b""), end(2)]), Ok(()));
+}
+
+// SPEC §5.10
+#[test]
+fn a_file_of_an_outline_of_which_only_the_end_is_missing_is_kept_to_be_judged_later() {
+    let mut lane = outlined();
+    lane.handle(begin_late()).expect("legal");
+    lane.handle(chunk(b"alphA")).expect("legal");
+    let partial = lane.suspend().expect("nobody knows yet that it is wrong");
+    assert_eq!(partial.offset(), 5);
+    let requested = Requested::with_partial(3, [partial]);
+    requested.request(EntryIndex(0));
+    let mut lane = LaneReceiver::new(super::tests::lane().manifest, Arc::new(requested), 4096);
+    lane.handle(continued(5)).expect("legal");
+    assert_eq!(lane.handle(end(0)), Ok(failed(0, FailureReason::HashMismatch)));
 }

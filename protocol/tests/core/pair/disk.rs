@@ -82,6 +82,18 @@ impl Pair {
             .collect()
     }
 
+    /// The staging tree goes by the sealed manifest. What an earlier life of the process left in it is looked at.
+    pub(super) fn adopt(&mut self) {
+        let Some((manifest, lost)) = self.adopting.take() else { return };
+        self.staged = Some(manifest);
+        for index in lost {
+            self.disk.ok.remove(&index);
+            self.disk.files.remove(&index);
+        }
+        let (found, partial) = if std::mem::take(&mut self.cold) { self.survey() } else { Default::default() };
+        self.import(importer::Input::Adopted { found, partial });
+    }
+
     /// The staged tree as a whole: wrong files are removed and asked for again.
     pub(super) fn seal(&mut self) {
         for (n, fault) in self.scenario.faults.iter().enumerate() {
@@ -93,6 +105,8 @@ impl Pair {
                 self.disk.files.remove(&index);
             }
         }
+        // before anything is applied
+        self.staged = self.importer.manifest().cloned();
         let tree = self.target();
         let files = tree.manifest.entries().filter(|(_, e)| e.is_file()).map(|(index, _)| index);
         let right = |index: &EntryIndex| self.disk.files.get(index).is_some_and(|bytes| *bytes == tree.bytes(*index));
@@ -132,7 +146,7 @@ impl Pair {
                 conn.lanes.iter_mut().for_each(|lane| lane.sending.clear());
                 conn.to_exporter.clear();
                 self.exporter = Exporter::restored(RetryPolicy::default(), self.now);
-                self.made = false;
+                (self.made, self.outlined, self.may_outline) = (false, false, false);
                 self.export(exporter::Input::Tick);
             }
             Side::Importer => {
@@ -156,7 +170,7 @@ impl Pair {
     }
 
     fn restart_importer(&mut self, seed: u64) {
-        self.reviewed = None;
+        (self.reviewed, self.adopting) = (None, None);
         self.importer_counters = Counters::default();
         self.deadlines[1] = None;
         self.ready = None;
@@ -168,11 +182,20 @@ impl Pair {
             self.importer_down = true;
             return;
         }
-        if !self.staged {
+        let Some(manifest) = self.staged.clone() else {
             self.importer_down = true;
             self.disk = Disk::default();
             return;
-        }
+        };
+        // nothing says yet what the files of an outline should be
+        self.cold = manifest.is_outline();
+        let (have, partial) = if self.cold { Default::default() } else { self.survey() };
+        self.importer = Importer::restored(RetryPolicy::default(), self.now, manifest, have, partial);
+        self.import(importer::Input::Tick);
+    }
+
+    /// What of the staged files counts.
+    fn survey(&mut self) -> (Vec<VerifiedFile>, Vec<Partial>) {
         let tree = self.target().clone();
         let (mut have, mut partial): (Vec<VerifiedFile>, Vec<Partial>) = (Vec::new(), Vec::new());
         for (index, bytes) in std::mem::take(&mut self.disk.files) {
@@ -190,7 +213,6 @@ impl Pair {
             }
             self.disk.files.insert(index, bytes);
         }
-        self.importer = Importer::restored(RetryPolicy::default(), self.now, tree.manifest, have, partial);
-        self.import(importer::Input::Tick);
+        (have, partial)
     }
 }

@@ -7,6 +7,7 @@ use me_sync_protocol::exporter;
 use me_sync_protocol::frame::Frame;
 use me_sync_protocol::importer;
 use me_sync_protocol::limits::{KEEPALIVE, MAX_LIST};
+use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::reason::Code;
 
 use super::conn::End;
@@ -32,7 +33,7 @@ impl Pair {
             let next = self.deadlines.into_iter().flatten().min().unwrap_or(self.now.after(span));
             return Some(Step::Pass(span.min(next.0.saturating_sub(self.now.0))));
         }
-        if drawn % 32 == 1 && self.staged && !self.importer_down && self.importer_over.is_none() {
+        if drawn % 32 == 1 && self.staged.is_some() && !self.importer_down && self.importer_over.is_none() {
             return Some(Step::Checkpoint);
         }
         let at = usize::try_from(drawn >> 8).unwrap_or(usize::MAX) % steps.len();
@@ -55,6 +56,7 @@ impl Pair {
                 Some(Step::Crash(Side::Importer, seed))
             }
             Fault::Edit { step } if *step == now && exporter_lives => Some(Step::Edit),
+            Fault::Rewrite { step } if *step == now && exporter_lives => Some(Step::Rewrite),
             Fault::Jump { step } if *step == now => Some(Step::Jump(LONG)),
             _ => None,
         })
@@ -90,6 +92,7 @@ impl Pair {
             may(exports && has_more && lane.wire.len() + lane.void < WINDOW, Step::Send(n));
         }
         may(imports && self.reviewed.is_some_and(|at| at <= self.now), Step::Answer);
+        may(imports && self.adopting.is_some() && self.staged.is_some(), Step::Adopt);
         let ready = imports && self.ready.as_ref().is_some_and(|(_, at)| *at <= self.now);
         may(ready && !self.sealed, Step::Seal);
         may(ready && self.sealed && self.swap.is_none(), Step::Swap);
@@ -166,7 +169,14 @@ impl Pair {
                     conn.offsets = partial.iter().map(|p| (p.index, p.offset)).collect();
                     conn.work.extend(entries);
                 }
+                // the node's snapshot is sealed too
+                exporter::Output::Sealed(manifest) => {
+                    let right = self.trees.iter().any(|tree| tree.manifest.sha256() == manifest.sha256());
+                    self.assert(right, "what was sent is what the exporter had");
+                    self.outlined = false;
+                }
                 exporter::Output::Suspended { reset } => {
+                    self.outline_is_void();
                     self.let_go(Side::Exporter, reset);
                     if let Some(conn) = self.opening.take() {
                         self.exporter_on = conn;
@@ -221,10 +231,14 @@ impl Pair {
                     }
                 }
                 importer::Output::Review(manifest) => {
-                    let sink = self.trees.iter().position(|tree| tree.manifest.sha256() == manifest.sha256());
-                    self.assert(sink.is_some(), "the manifest is one that was sent");
-                    self.sink = sink;
+                    self.assert(!manifest.is_outline() || self.scenario.late, "an outline comes only where it may");
+                    self.aim(&manifest);
                     self.reviewed = Some(self.now.after(self.scenario.think));
+                }
+                importer::Output::Adopt { manifest, lost } => {
+                    self.aim(&manifest);
+                    self.adopting = Some((manifest, lost));
+                    self.importer_counters = Default::default();
                 }
                 importer::Output::Suspended { reset } => {
                     // found wanting: sealing is over
@@ -242,7 +256,7 @@ impl Pair {
                 importer::Output::Over(outcome) => {
                     self.assert(before.is_none(), "a session is over once");
                     self.importer_over = Some(outcome);
-                    self.reviewed = None;
+                    (self.reviewed, self.adopting) = (None, None);
                     self.let_go(Side::Importer, false);
                     self.conns[self.importer_on].lanes.iter_mut().for_each(|lane| lane.receiver = None);
                 }
@@ -252,6 +266,16 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// The importer receives this tree.
+    fn aim(&mut self, manifest: &Manifest) {
+        let of = |tree: &crate::tree::Tree| match manifest.is_outline() {
+            true => tree.manifest.outline_sha256(),
+            false => tree.manifest.sha256(),
+        };
+        self.sink = self.trees.iter().position(|tree| of(tree) == manifest.sha256());
+        self.assert(self.sink.is_some(), "the manifest is one that was sent");
     }
 
     fn most_outputs(&self) -> usize {

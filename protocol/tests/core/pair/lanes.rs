@@ -29,6 +29,7 @@ impl Pair {
         self.lane_frames += 1;
         let moved = if let Frame::FileChunk(bytes) = &frame { bytes.len() as u64 } else { 0 };
         let is_end = matches!(frame, Frame::FileEnd(_));
+        let late = if let Frame::FileEnd(end) = &frame { end.sha256 } else { None };
         if let Some(other) = self.scenario.faults.iter().find_map(|f| match f {
             Fault::LaneSubstitute { nth, frame } if *nth == count => Some(frame.clone()),
             _ => None,
@@ -50,7 +51,8 @@ impl Pair {
         if let (true, Some((index, failed, bytes))) = (is_end, index) {
             let failed: Vec<_> = failed.map(|code| (index, code)).into_iter().collect();
             let bytes = if failed.is_empty() { bytes } else { 0 };
-            self.export(exporter::Input::Sent { files: 1, bytes, failed });
+            let hashed = late.map(|sha256| (index, sha256)).into_iter().collect();
+            self.export(exporter::Input::Sent { files: 1, bytes, failed, hashed });
         }
     }
 
@@ -69,6 +71,9 @@ impl Pair {
         let tree = self.source();
         let Some(Node::File { size, sha256 }) = tree.manifest.entry(index).map(|e| e.node) else { panic!("no file") };
         let mut bytes = tree.bytes(index)[usize::try_from(offset).expect("small")..].to_vec();
+        let is_late = self.outlined && size > 0;
+        let mut late = sha256.filter(|_| is_late);
+        let sha256 = sha256.filter(|_| !is_late);
         let done = *self.tries.entry(index).and_modify(|n| *n += 1).or_insert(1);
         self.sends.push((round, index));
         let mut failed = None;
@@ -85,14 +90,17 @@ impl Pair {
                 Fault::Excess { file, times } if hits(*file, *times) => bytes.push(b'!'),
                 Fault::SourceChanged { file, times } if hits(*file, *times) => {
                     bytes.truncate(bytes.len() / 2);
-                    failed = Some(Code::SourceChanged);
+                    (failed, late) = (Some(Code::SourceChanged), None);
+                }
+                Fault::Lie { file, times } if hits(*file, *times) => {
+                    late.iter_mut().for_each(|sha256| sha256.0[0] ^= 1);
                 }
                 _ => {}
             }
         }
         let mut frames = VecDeque::from([Frame::FileBegin(FileBegin { index, size, sha256, offset })]);
         frames.extend(bytes.chunks(CHUNK).map(|chunk| Frame::FileChunk(Bytes::copy_from_slice(chunk))));
-        frames.push_back(Frame::FileEnd(FileEnd { index, failed }));
+        frames.push_back(Frame::FileEnd(FileEnd { index, failed, sha256: late }));
         (frames, failed, size - offset)
     }
 
@@ -101,7 +109,8 @@ impl Pair {
         let Some(frame) = self.conns[on].lanes[n].wire.pop_front() else { return };
         if self.conns[on].lanes[n].receiver.is_none() {
             self.assert(self.sink.is_some(), "no lane comes before the manifest");
-            let (manifest, requested) = (self.target().manifest.clone(), self.importer.requested().clone());
+            let manifest = self.importer.manifest().expect("it was reviewed").clone();
+            let requested = self.importer.requested().clone();
             self.conns[on].lanes[n].receiver = Some(LaneReceiver::new(manifest, requested, 1 << 10));
         }
         let Lane { receiver: Some(receiver), .. } = &mut self.conns[on].lanes[n] else { return };

@@ -37,6 +37,10 @@ pub(crate) enum Fault {
     Crash { side: Side, step: usize },
     /// The exporter dies, its source is edited, it starts again.
     Edit { step: usize },
+    /// The exporter dies, its files get another content of the same length, it starts again.
+    Rewrite { step: usize },
+    /// The exporter says another hash at the end of the file, the first `times`; only where it does say one.
+    Lie { file: usize, times: u32 },
     /// The clock jumps by two hours.
     Jump { step: usize },
     /// From this step on the importer reaches the exporter no more once the connection is lost.
@@ -67,6 +71,8 @@ pub(crate) struct Scenario {
     pub(crate) found: usize,
     /// A side may learn that the other let go of the connection before it reads what that said last.
     pub(crate) rude: bool,
+    /// The exporter is cold and the importer has nothing: the outline goes first.
+    pub(crate) late: bool,
 }
 
 impl Scenario {
@@ -79,6 +85,7 @@ impl Scenario {
             apply: Duration::ZERO,
             found: 0,
             rude: false,
+            late: false,
         }
     }
 
@@ -106,7 +113,7 @@ impl Scenario {
         for _ in 0..if storm { 20 } else { below(10) } {
             let (file, times, step) = (below(10), [1, 1, 1, 2][below(4)], below(250));
             let side = [Side::Exporter, Side::Importer][below(2)];
-            scenario.faults.push(match below(if storm { 19 } else { 32 }) {
+            scenario.faults.push(match below(if storm { 19 } else { 34 }) {
                 0..8 => Fault::Disconnect { step },
                 8..16 => Fault::Crash { side, step },
                 16..19 => Fault::Mute { side, step },
@@ -121,9 +128,12 @@ impl Scenario {
                 28 => Fault::Edit { step },
                 29 => Fault::Offline { step },
                 30 => Fault::Stop { side, step },
+                31 => Fault::Rewrite { step },
+                32 => Fault::Lie { file, times },
                 _ => [Fault::ApplyFails, Fault::Decline][below(2)].clone(),
             });
         }
+        scenario.late = scenario.found == 0 && below(2) == 0;
         scenario
     }
 }
@@ -145,6 +155,8 @@ pub(crate) enum Step {
     Deliver(usize),
     /// The person agrees or declines.
     Answer,
+    /// The staging tree goes by the sealed manifest.
+    Adopt,
     /// The staged tree is sealed, or found wanting.
     Seal,
     /// The swap is done and durable, or failed.
@@ -173,6 +185,8 @@ pub(crate) enum Step {
     Crash(Side, u64),
     /// The exporter dies, its source is edited, it starts again.
     Edit,
+    /// The exporter dies, its files are written anew, it starts again.
+    Rewrite,
     /// Somebody stops this side.
     Stop(Side),
 }

@@ -60,3 +60,16 @@ pub(crate) fn manifest(entries: &[Entry<'_>]) -> Manifest {
     entries.iter().for_each(|entry| builder.push(entry).expect("in order, with its parent"));
     builder.finish().expect("within the limits")
 }
+
+/// Their outline.
+pub(crate) fn outline(entries: &[Entry<'_>]) -> Manifest {
+    let mut builder = ManifestBuilder::outline(Some(0o755), Some(Mtime { ms: 1_600_000_000_000, sub_ns: 0 }));
+    for entry in entries {
+        let node = match &entry.node {
+            Node::File { size, .. } => Node::File { size: *size, sha256: None },
+            other => other.clone(),
+        };
+        builder.push(&Entry { node, ..entry.clone() }).expect("in order, with its parent");
+    }
+    builder.finish().expect("within the limits")
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use me_sync_protocol::ids::Digest;
 use me_sync_protocol::manifest::{Manifest, ManifestAssembler};
 
 use crate::input;
@@ -13,6 +14,7 @@ const MOST: u32 = me_sync_protocol::limits::MAX_ENTRIES;
 pub(crate) fn run(criterion: &mut Criterion) {
     build(criterion);
     parse(criterion);
+    seal(criterion);
 }
 
 /// Encodes every entry, checks order and parents, and hashes the whole.
@@ -33,6 +35,17 @@ fn parse(criterion: &mut Criterion) {
     group.bench_function("parse_and_validate_1m", |b| {
         let manifest = input::manifest(&input::entries(MOST));
         b.iter(|| assemble(&manifest));
+    });
+    group.finish();
+}
+
+/// What both sides do once when hashes came late: every entry with its hash, and the whole hashed anew.
+fn seal(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("manifest");
+    group.sample_size(10).measurement_time(Duration::from_secs(20)).throughput(Throughput::Elements(MOST.into()));
+    group.bench_function("seal_1m", |b| {
+        let outline = input::outline(&input::entries(MOST));
+        b.iter(|| outline.seal(|_| Some(Digest([7; Digest::LEN]))).expect("every hash is known"));
     });
     group.finish();
 }

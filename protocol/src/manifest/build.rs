@@ -65,6 +65,8 @@ pub(super) struct EntryBlock {
     /// Start of each entry and the end of the last one; empty while there is none.
     starts: Vec<u32>,
     counts: KindCounts,
+    /// Files whose hash is still to come.
+    unhashed: u32,
     pub(super) total_bytes: u64,
     last_path: String,
     /// The directory that the last entry lay in: known to be declared.
@@ -126,7 +128,10 @@ impl EntryBlock {
         }
         self.starts.push(end);
         match entry.node {
-            Node::File { .. } => self.counts.files += 1,
+            Node::File { sha256, .. } => {
+                self.counts.files += 1;
+                self.unhashed += u32::from(sha256.is_none());
+            }
             Node::Dir => self.counts.dirs += 1,
             Node::Symlink { .. } => self.counts.symlinks += 1,
         }
@@ -134,8 +139,17 @@ impl EntryBlock {
         Ok(())
     }
 
+    /// Bytes of these entries once every file has its hash.
+    pub(super) fn sealed_len(&self) -> u64 {
+        self.bytes.len() as u64 + u64::from(self.unhashed) * canonical::HASH_FIELD
+    }
+
     /// Puts the header in front and hashes the whole.
     pub(super) fn seal(mut self, header: ManifestHeader) -> Result<Manifest, ManifestError> {
+        // SPEC §4.6: it would end when all files are there
+        if self.sealed_len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::Limit { what: "manifest bytes" });
+        }
         let mut head = Vec::new();
         canonical::encode_header(&header, &mut head);
         let shift = u32::try_from(head.len()).map_err(|_| ManifestError::Limit { what: "manifest bytes" })?;

@@ -9,6 +9,9 @@ use crate::ids::Digest;
 use crate::limits::{MAX_LINK, MAX_MTIME_MS, MAX_SIZE};
 use crate::path::{PathRefused, RelPath};
 
+/// Bytes that a hash takes in an entry: key, head, 32 bytes.
+pub(super) const HASH_FIELD: u64 = 1 + 2 + 32;
+
 const FILE: u64 = 0;
 const DIR: u64 = 1;
 const SYMLINK: u64 = 2;

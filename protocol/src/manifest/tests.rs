@@ -138,6 +138,20 @@ fn an_outline_and_its_seal_lead_to_each_other_and_to_nothing_else() {
 
 // SPEC §4.6
 #[test]
+fn an_outline_is_as_long_as_its_seal_where_limits_are_concerned() {
+    let mut entries = build::EntryBlock::default();
+    for entry in [dir("a"), unhashed("a/b", 3), unhashed("a/c", 0), unhashed("z", 9)] {
+        entries.check(&entry, true).expect("valid");
+        canonical::encode_entry(&entry, &mut entries.bytes);
+        entries.commit(&entry).expect("valid");
+    }
+    let sealed = build(&[dir("a"), file("a/b", 3), file("a/c", 0), file("z", 9)]).expect("valid");
+    let header = sealed.header_bytes().len();
+    assert_eq!(entries.sealed_len(), (sealed.canonical_bytes().len() - header) as u64);
+}
+
+// SPEC §4.6
+#[test]
 fn a_hash_is_neither_missing_in_a_manifest_nor_there_in_an_outline() {
     let invalid = |built: Result<Manifest, ManifestError>| built.map_err(|e| e.code()).err();
     assert_eq!(invalid(build(&[unhashed("a", 1)])), Some(Code::ManifestInvalid));

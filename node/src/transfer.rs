@@ -6,6 +6,7 @@
 //! ```
 //! The task that owns a stream neither hashes nor touches the disk; the two halves meet in a bounded channel.
 
+mod buffer;
 pub(crate) mod gauge;
 mod pack;
 pub(crate) mod recv_lane;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
 use futures::AsyncWriteExt;
 use libp2p::Stream;
 use me_sync_protocol::codec;
@@ -22,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
+use super::buffer::SendBuffer;
 use super::pack::ChunkPacker;
 use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::source::{FreshHash, HashKeeper, ReadError, SnapshotReader};
@@ -80,7 +80,7 @@ pub(crate) struct SendLane {
 
 /// Packed frames, and what is through once they are written.
 struct Packed {
-    frames: Bytes,
+    frames: SendBuffer,
     files: u64,
     bytes: u64,
     wire: u64,
@@ -93,7 +93,8 @@ impl SendLane {
     pub(crate) async fn run(self, mut stream: Stream, work: mpsc::Receiver<Arc<WorkList>>, reports: Reports) {
         let (batches, mut inbox) = mpsc::channel(LANE_QUEUE);
         let (meter, stop, release) = (self.meter.clone(), self.stop.clone(), self.release.clone());
-        let thread = tokio::task::spawn_blocking(move || Packer::new(self, batches).run(work));
+        let (used, unused) = mpsc::channel(LANE_QUEUE + 1);
+        let thread = tokio::task::spawn_blocking(move || Packer::new(self, batches, unused).run(work));
         let broken = loop {
             let packed: Packed = tokio::select! {
                 () = stop.cancelled() => break false,
@@ -104,12 +105,14 @@ impl SendLane {
             };
             let written = tokio::select! {
                 () = stop.cancelled() => break false,
-                written = write(&mut stream, &packed.frames, inbox.is_empty(), &meter) => written,
+                written = write(&mut stream, packed.frames.as_slice(), inbox.is_empty(), &meter) => written,
             };
             if written.is_err() {
                 break true;
             }
-            let Packed { files, bytes, wire, failed, hashed, .. } = packed;
+            let Packed { frames, files, bytes, wire, failed, hashed } = packed;
+            // a thread that has ended needs no memory
+            used.try_send(frames).ok();
             meter.payload.fetch_add(bytes, Ordering::Relaxed);
             meter.wire.fetch_add(wire, Ordering::Relaxed);
             if !reports.send(LaneEvent::Sent { files, bytes, failed, hashed }).await {
@@ -154,8 +157,10 @@ async fn write(stream: &mut Stream, mut frames: &[u8], flush: bool, meter: &Lane
 struct Packer {
     lane: SendLane,
     batches: mpsc::Sender<Packed>,
+    /// Buffers that are written.
+    unused: mpsc::Receiver<SendBuffer>,
     chunks: ChunkPacker,
-    buffer: BytesMut,
+    buffer: SendBuffer,
     files: u64,
     bytes: u64,
     /// Length of `bytes` on the wire.
@@ -172,13 +177,14 @@ type Body = Result<Option<Digest>, ReadError>;
 struct Gone;
 
 impl Packer {
-    fn new(lane: SendLane, batches: mpsc::Sender<Packed>) -> Self {
+    fn new(lane: SendLane, batches: mpsc::Sender<Packed>, unused: mpsc::Receiver<SendBuffer>) -> Self {
         let chunks = ChunkPacker::new(lane.compression, lane.meter.clone());
         Self {
             lane,
             batches,
+            unused,
             chunks,
-            buffer: BytesMut::new(),
+            buffer: SendBuffer::default(),
             files: 0,
             bytes: 0,
             wire: 0,
@@ -210,7 +216,7 @@ impl Packer {
             tracing::error!(%index, "asked to send something that is no file");
             return Ok(());
         };
-        codec::encode(&Frame::FileBegin(FileBegin { index, size, sha256, offset }), &mut self.buffer);
+        self.buffer.put(&Frame::FileBegin(FileBegin { index, size, sha256, offset }));
         let (failed, late) = match self.body(index, offset, sha256.is_none())? {
             Ok(late) => (None, late),
             Err(e) => {
@@ -218,7 +224,7 @@ impl Packer {
                 (Some(e.code()), None)
             }
         };
-        codec::encode(&Frame::FileEnd(FileEnd { index, failed, sha256: late }), &mut self.buffer);
+        self.buffer.put(&Frame::FileEnd(FileEnd { index, failed, sha256: late }));
         self.files += 1;
         self.hashed.extend(late.map(|sha256| (index, sha256)));
         self.failed.extend(failed.map(|code| (index, code)));
@@ -241,10 +247,9 @@ impl Packer {
         while left > 0 {
             let want = left.min(self.lane.chunk as u64) as usize;
             let header = self.buffer.len();
-            codec::put_chunk_header(u32::try_from(want).unwrap_or(u32::MAX), &mut self.buffer);
-            let at = header + FRAME_HEADER;
-            self.buffer.resize(at + want, 0);
-            match meter.on_disk(|| file.read(&mut self.buffer[at..])) {
+            self.buffer.put_with(|out| codec::put_chunk_header(u32::try_from(want).unwrap_or(u32::MAX), out));
+            let content = self.buffer.space(want);
+            match meter.on_disk(|| file.read(content)) {
                 Ok(n) if n == want => {}
                 Ok(_) => {
                     // the reader gives the declared bytes or an error: what is missing here, the importer misses too
@@ -257,11 +262,11 @@ impl Packer {
                 }
             }
             if let Some(hash) = &mut hash {
-                hash.update(&self.buffer[at..]);
+                hash.update(self.buffer.tail(header + FRAME_HEADER));
             }
             #[cfg(feature = "test-hooks")]
             {
-                self.lane.faults.corrupt(index, offset, &mut self.buffer[at..]);
+                self.lane.faults.corrupt(index, offset, self.buffer.tail(header + FRAME_HEADER));
                 offset += want as u64;
             }
             self.pack_last(header);
@@ -279,15 +284,15 @@ impl Packer {
 
     /// Puts the packed form of the chunk at the end of the buffer in its place, if it has one.
     fn pack_last(&mut self, header: usize) {
-        let content = &self.buffer[header + FRAME_HEADER..];
+        let content = &*self.buffer.tail(header + FRAME_HEADER);
         let len = content.len();
         self.bytes += len as u64;
         self.wire += match self.chunks.pack(content) {
             Some(zstd) => {
                 let frame = |len| u32::try_from(len).unwrap_or(u32::MAX);
                 self.buffer.truncate(header);
-                codec::put_packed_header(frame(len), frame(zstd.len()), &mut self.buffer);
-                self.buffer.extend_from_slice(zstd);
+                self.buffer.put_with(|out| codec::put_packed_header(frame(len), frame(zstd.len()), out));
+                self.buffer.extend(zstd);
                 PACKED_HEADER + zstd.len()
             }
             None => len,
@@ -313,19 +318,20 @@ impl Packer {
             keeper.keep(&self.fresh);
         }
         self.fresh.clear();
+        let mut next = self.unused.try_recv().unwrap_or_default();
+        next.clear();
         let packed = Packed {
-            frames: self.buffer.split().freeze(),
+            frames: std::mem::replace(&mut self.buffer, next),
             files: std::mem::take(&mut self.files),
             bytes: std::mem::take(&mut self.bytes),
             wire: std::mem::take(&mut self.wire),
             failed: std::mem::take(&mut self.failed),
             hashed: std::mem::take(&mut self.hashed),
         };
-        self.buffer.reserve(BATCH + self.lane.chunk + 1024);
         match self.batches.try_send(packed) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(packed)) => {
-                self.lane.meter.flow.held(|| self.batches.blocking_send(packed)).map_err(|_| Gone)
+                self.lane.meter.flow.held(|| self.batches.blocking_send(packed).map_err(|_| Gone))
             }
             Err(TrySendError::Closed(_)) => Err(Gone),
         }

@@ -5,7 +5,7 @@ usage: stages.py RECORDING...
 
 RECORDING is what `perf record -e cpu-clock -g -o RECORDING ...` wrote while both ends of a migration ran on one
 machine. Each sample belongs to the stage of its system call or, in user space, of the function it was in; the end that
-opens files for writing is the importer. Prints seconds and shares, a column for each recording.
+decrypts most is the importer. Prints seconds and shares, a column for each recording.
 """
 import collections
 import subprocess
@@ -88,8 +88,8 @@ def main():
     columns = []
     for recording in sys.argv[1:]:
         all_samples = list(samples(recording))
-        creators = collections.Counter(pid for pid, _, stack in all_samples if system_call(stack) in ("utimensat", "fchmod", "syncfs"))
-        receiver = creators.most_common(1)[0][0] if creators else None
+        decrypting = collections.Counter(pid for pid, _, stack in all_samples if stack and "poly1305_open" in stack[0])
+        receiver = decrypting.most_common(1)[0][0] if decrypting else None
         seconds = collections.Counter()
         for pid, period, stack in all_samples:
             end = "importer" if pid == receiver else "exporter"

@@ -48,7 +48,8 @@ pub(crate) struct Args {
     /// How long the ticket is good, at most 24h
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_expiry)]
     expires: Duration,
-    /// Send no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
+    /// Send no faster than this to each device: 500K, 1.5M, 1G bytes a second, or
+    /// 100Mbit; `me-sync limit` is for all of them together
     #[arg(long, value_name = "RATE")]
     limit: Option<Rate>,
     /// Leave out what cannot be read

@@ -114,7 +114,8 @@ impl End {
             "ok": self.result.is_ok(),
         });
         let more = match &self.result {
-            Ok(done) => json!({ "code": null, "exit_code": 0, "payload_bytes": done.payload_bytes }),
+            Ok(done) => json!({ "code": null, "exit_code": 0, "payload_bytes": done.payload_bytes,
+                "wire_bytes": done.wire_bytes }),
             Err(error) => json!({ "code": error.code, "exit_code": error.exit.code(), "message": error.message,
                 "hint": error.hint, "failures": self.view.failures, "failures_total": self.view.failures_total }),
         };
@@ -133,12 +134,13 @@ fn conclude(ends: &[End], out: Out) -> Result<(), CliError> {
         out.say(format_args!("all {} devices have it", ends.len()));
         if let Some(first) = done.first() {
             // what came over is said of each
-            let whole = Completion { payload_bytes: first.bytes, ..(***first).clone() };
+            let whole = Completion { payload_bytes: first.bytes, wire_bytes: first.bytes, ..(***first).clone() };
             totals(&whole, Duration::ZERO, "there", out);
             let mut fields = serde_json::to_value(whole).unwrap_or_default();
             if let Value::Object(fields) = &mut fields {
-                let payload: u64 = done.iter().map(|done| done.payload_bytes).sum();
-                fields.insert("payload_bytes".to_owned(), payload.into());
+                let sum = |bytes: fn(&Completion) -> u64| done.iter().map(|done| bytes(done)).sum::<u64>();
+                fields.insert("payload_bytes".to_owned(), sum(|done| done.payload_bytes).into());
+                fields.insert("wire_bytes".to_owned(), sum(|done| done.wire_bytes).into());
                 fields.insert("offers".to_owned(), offers.into());
             }
             out.success(fields);

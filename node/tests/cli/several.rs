@@ -62,6 +62,23 @@ fn with_json_each_event_says_whose_it_is_and_the_worst_end_is_the_exit_code() {
 }
 
 #[test]
+fn what_came_over_is_summed_up_over_all_devices_packed_or_not() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let mut sender = place.send(&["src", "--devices", "2", "--compress", "never", "--json"]);
+    let tickets: Vec<Value> = tickets(&mut sender, 2).iter().map(|line| events(line).remove(0)).collect();
+    let receivers: Vec<_> =
+        (1..).zip(&tickets).map(|(n, ticket)| receive(&place, n, ticket["ticket"].as_str().unwrap())).collect();
+    for receiver in receivers {
+        assert_code(&receiver.wait_with_output().unwrap(), 0);
+    }
+    let sent = sender.wait();
+    let result = events(&sent.rest).pop().unwrap();
+    let twice = result["bytes"].as_u64().map(|bytes| 2 * bytes);
+    assert_eq!((result["payload_bytes"].as_u64(), result["wire_bytes"].as_u64()), (twice, twice), "{result:#}");
+}
+
+#[test]
 fn a_stop_is_said_once_and_typed_again_all_of_them_go_on() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

@@ -358,7 +358,7 @@ impl Coordinator {
     ) -> Route {
         let (max_lanes, max_chunk) = (self.shared.max_lanes, self.shared.max_chunk);
         let zstd = self.shared.compression != Compression::Never;
-        Route { peer, addresses, transport, timeout, max_lanes, max_chunk, zstd }
+        Route { peer, addresses, transport, timeout, max_lanes, max_chunk, zstd, holes: true }
     }
 
     fn event(&mut self, event: Event) {

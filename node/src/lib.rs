@@ -7,6 +7,7 @@ pub mod api;
 mod clock;
 mod coordinator;
 pub mod errors;
+mod holes;
 #[cfg(feature = "test-hooks")]
 pub mod hooks;
 pub mod identity;

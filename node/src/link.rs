@@ -117,11 +117,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "only these two carry content")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these carry content")]
 fn content_of(frame: &Frame) -> usize {
     match frame {
         Frame::FileChunk(bytes) => bytes.len(),
         Frame::FilePacked(packed) => packed.unpacked() as usize,
+        Frame::FileZeros(zeros) => zeros.len as usize,
         _ => 0,
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct LaneMeter {
     pub(crate) throttle: Throttle,
     /// As how many bytes they went over the network: fewer where they were packed.
     pub(crate) wire: AtomicU64,
+    /// Payload bytes that were holes, and no bytes on the wire.
+    pub(crate) holes: AtomicU64,
     /// How the streams take what the exporter sends.
     pub(crate) flow: Flow,
     /// Disk operations that are being waited for right now.
@@ -68,7 +70,9 @@ impl LaneMeter {
     /// What the exporter's gauge goes by.
     pub(crate) fn reading(&self) -> Reading {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        self.flow.reading(load(&self.moved), load(&self.payload), load(&self.wire))
+        // holes say nothing of how content packs
+        let content = load(&self.payload).saturating_sub(load(&self.holes));
+        self.flow.reading(load(&self.moved), content, load(&self.wire))
     }
 
     /// Is a lane waiting for this side, for its disk or for a limit that it was given (SPEC §8.2)?

@@ -107,6 +107,7 @@ frame_types! {
     FileChunk = 0x21 raw,
     FileEnd = 0x22 cbor,
     FilePacked = 0x23 packed,
+    FileZeros = 0x24 cbor,
     PhaseEnd = 0x30 cbor,
     RetryRequest = 0x31 cbor,
     RetryBegin = 0x32 cbor,
@@ -191,6 +192,10 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     buffer.advance(FRAME_HEADER);
     let body = buffer.split_to(length).freeze();
     let frame = decode_body(kind, body)?;
+    // SPEC §5.1
+    if matches!(frame, Frame::FileZeros(zeros) if zeros.len == 0) {
+        return Err(FrameError::EmptyChunk);
+    }
     if list_len(&frame) > MAX_LIST { Err(FrameError::Malformed { kind }) } else { Ok(Some(frame)) }
 }
 

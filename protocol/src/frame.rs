@@ -1,6 +1,6 @@
 //! Frames: what travels on a stream of `/me-sync/4/stream` (SPEC §5).
 //!
-//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`,
+//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`, `file_zeros`,
 //! `pending_request`, `pending_list`, `progress`. Encoding is in [`crate::codec`].
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub enum Frame {
     FileEnd(FileEnd),
     /// The next bytes of the file that was begun, packed; where that was agreed.
     FilePacked(Packed),
+    /// The next bytes of the file that was begun are a hole; where that was agreed.
+    FileZeros(FileZeros),
     /// The bulk is over.
     PhaseEnd(PhaseEnd),
     /// The importer lists what failed; none means that all is well.
@@ -126,6 +128,15 @@ pub struct FileEnd {
     /// The SHA-256 of what was sent, if the manifest does not have it and the file was sent whole.
     #[n(2)]
     pub sha256: Option<Digest>,
+}
+
+/// Body of `file_zeros`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FileZeros {
+    /// How many bytes of zero it stands for; at least one.
+    #[n(0)]
+    pub len: u32,
 }
 
 /// Body of `phase_end`.
@@ -305,6 +316,7 @@ impl Frame {
             Self::FileChunk(_) => "file_chunk",
             Self::FileEnd(_) => "file_end",
             Self::FilePacked(_) => "file_packed",
+            Self::FileZeros(_) => "file_zeros",
             Self::PhaseEnd(_) => "phase_end",
             Self::RetryRequest(_) => "retry_request",
             Self::RetryBegin(_) => "retry_begin",

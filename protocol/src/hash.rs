@@ -10,6 +10,9 @@ use ring::digest::{Context, SHA256};
 
 use crate::ids::Digest;
 
+/// What a run of zeros is hashed from, piece by piece.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// A SHA-256 under way. A copy goes on by itself from the same bytes.
 #[derive(Clone)]
 pub struct Hasher(Context);
@@ -23,6 +26,15 @@ impl Hasher {
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// Takes so many bytes of zero, which nobody needs to have in memory.
+    pub fn update_zeros(&mut self, mut len: u64) {
+        while len > 0 {
+            let piece = len.min(ZEROS.len() as u64);
+            self.0.update(&ZEROS[..piece as usize]);
+            len -= piece;
+        }
     }
 
     /// After the last byte.
@@ -64,6 +76,17 @@ mod tests {
     #[test]
     fn the_digest_of_nothing_is_the_known_one() {
         assert_eq!(Digest::of(b""), crate::EMPTY_SHA256);
+    }
+
+    #[test]
+    fn zeros_that_are_not_there_hash_like_those_that_are() {
+        for len in [0, 1, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 300_000] {
+            let (mut hasher, mut content) = (Hasher::new(), b"before".to_vec());
+            hasher.update(&content);
+            hasher.update_zeros(len as u64);
+            content.resize(6 + len, 0);
+            assert_eq!(hasher.finish(), Digest::of(&content), "{len}");
+        }
     }
 
     proptest! {

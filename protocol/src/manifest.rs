@@ -117,6 +117,8 @@ pub struct ManifestHeader {
     pub root_mtime: Option<Mtime>,
     /// The SHA-256 of the files are still to come (SPEC §4.6).
     pub outline: bool,
+    /// Bytes of the files that are no holes; less than `total_bytes`, or absent.
+    pub data_bytes: Option<u64>,
 }
 
 /// How many entries of each kind.
@@ -271,6 +273,11 @@ impl Manifest {
     /// Sum of all file sizes.
     pub fn total_bytes(&self) -> u64 {
         self.header.total_bytes
+    }
+
+    /// What the files hold on the exporter's disk: the sum of their sizes without their holes.
+    pub fn data_bytes(&self) -> u64 {
+        self.header.data_bytes.unwrap_or(self.header.total_bytes)
     }
 
     /// All indices in order.

@@ -61,6 +61,9 @@ pub struct Redeem {
     /// The importer unpacks `file_packed`.
     #[cbor(n(6), skip_if = "is_absent")]
     pub zstd: bool,
+    /// The importer takes `file_zeros`.
+    #[cbor(n(7), skip_if = "is_absent")]
+    pub holes: bool,
 }
 
 /// The session that a ticket opened (SPEC §6.3).
@@ -88,6 +91,9 @@ pub struct Granted {
     /// `file_packed` may come.
     #[cbor(n(6), skip_if = "is_absent")]
     pub zstd: bool,
+    /// `file_zeros` may come.
+    #[cbor(n(7), skip_if = "is_absent")]
+    pub holes: bool,
 }
 
 /// Asks to go on with a session on a new connection (SPEC §6.4).
@@ -115,6 +121,9 @@ pub struct Resume {
     /// The importer unpacks `file_packed`.
     #[cbor(n(6), skip_if = "is_absent")]
     pub zstd: bool,
+    /// The importer takes `file_zeros`.
+    #[cbor(n(7), skip_if = "is_absent")]
+    pub holes: bool,
 }
 
 /// The session goes on (SPEC §6.4): the importer opens a new control stream.
@@ -133,6 +142,9 @@ pub struct Resumed {
     /// `file_packed` may come from now on.
     #[cbor(n(3), skip_if = "is_absent")]
     pub zstd: bool,
+    /// `file_zeros` may come from now on.
+    #[cbor(n(4), skip_if = "is_absent")]
+    pub holes: bool,
 }
 
 /// An agreement that is not there and one that is refused are the same, and only one of the two is written.
@@ -368,6 +380,7 @@ mod tests {
                 max_chunk,
                 late_hashes: None,
                 zstd: false,
+                holes: true,
             };
             Request::decode(&encode(&Request::Redeem(redeem)))
         };
@@ -384,20 +397,21 @@ mod tests {
         let resume = |max_chunk| {
             let (proof, session_id) = (Digest([1; 32]), SessionId([2; 16]));
             let nonce = Nonce([3; 16]);
+            let (max_lanes, manifest_sha256) = (200, None);
             let resume =
-                Resume { session_id, nonce, proof, max_lanes: 200, max_chunk, manifest_sha256: None, zstd: true };
+                Resume { session_id, nonce, proof, max_lanes, max_chunk, manifest_sha256, zstd: true, holes: true };
             Request::decode(&encode(&Request::Resume(resume)))
         };
         let Ok(Request::Resume(got)) = resume(u32::MAX) else { panic!("not a resume") };
         assert_eq!((got.max_lanes, got.max_chunk, got.manifest_sha256), (4, 1 << 20, None));
         assert_eq!(resume(0), Err(MessageError::Malformed));
         let resumed = |max_chunk| {
-            let resumed = Resumed { expires_at_ms: 1, lanes: 200, max_chunk, zstd: false };
+            let resumed = Resumed { expires_at_ms: 1, lanes: 200, max_chunk, zstd: false, holes: true };
             Response::decode(&encode(&Response::Resumed(resumed)))
         };
         assert_eq!(
             resumed(u32::MAX),
-            Ok(Response::Resumed(Resumed { expires_at_ms: 1, lanes: 4, max_chunk: 1 << 20, zstd: false }))
+            Ok(Response::Resumed(Resumed { expires_at_ms: 1, lanes: 4, max_chunk: 1 << 20, zstd: false, holes: true }))
         );
         assert_eq!(resumed(0), Err(MessageError::Malformed));
     }

@@ -70,6 +70,15 @@ fn outline() -> Manifest {
     builder.finish().expect("a valid outline")
 }
 
+/// The same tree with a hole in its file.
+fn with_hole() -> Manifest {
+    let whole = sample();
+    let mut builder = ManifestBuilder::new(whole.header().root_mode, whole.header().root_mtime);
+    whole.entries().for_each(|(_, entry)| builder.push(&entry).expect("a valid entry"));
+    builder.add_holes(2);
+    builder.finish().expect("a valid manifest")
+}
+
 const SESSION: SessionId = SessionId(*b"session-id-16-by");
 const TICKET: TicketId = TicketId(*b"ticket-id-16-byt");
 const NONCE: Nonce = Nonce(*b"nonce-of-16-byte");
@@ -109,6 +118,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_file_begin", Frame::FileBegin(begin)),
         ("frame_file_chunk", Frame::FileChunk(b"hello"[..].into())),
         ("frame_file_packed", Frame::FilePacked(packed())),
+        ("frame_file_zeros", Frame::FileZeros(FileZeros { len: 256 << 10 })),
         ("frame_file_end", Frame::FileEnd(FileEnd { index, failed: None, sha256: None })),
         ("frame_file_end_failed", Frame::FileEnd(FileEnd { index, failed: Some(Code::SourceChanged), sha256: None })),
         ("frame_file_begin_late", Frame::FileBegin(FileBegin { sha256: None, ..begin })),
@@ -157,7 +167,7 @@ fn hello() -> Hello {
     }
 }
 
-fn requests() -> [(&'static str, Request); 11] {
+fn requests() -> [(&'static str, Request); 13] {
     let ends = Ends { exporter: &peer(0xee), importer: &peer(0x11) };
     let proof = proof::redeem(&secret(), TICKET, ends, NONCE);
     let redeem = Redeem {
@@ -168,6 +178,7 @@ fn requests() -> [(&'static str, Request); 11] {
         max_chunk: 262_144,
         late_hashes: None,
         zstd: false,
+        holes: false,
     };
     let (manifest_sha256, resume_proof) = (sample().sha256(), proof::resume(&secret(), SESSION, ends, NONCE));
     let resume = Resume {
@@ -178,12 +189,15 @@ fn requests() -> [(&'static str, Request); 11] {
         max_chunk: 262_144,
         manifest_sha256: Some(manifest_sha256),
         zstd: false,
+        holes: false,
     };
     [
         ("request_resume", Request::Resume(resume)),
         ("request_resume_without_manifest", Request::Resume(Resume { manifest_sha256: None, ..resume })),
         ("request_resume_zstd", Request::Resume(Resume { zstd: true, ..resume })),
+        ("request_resume_holes", Request::Resume(Resume { holes: true, ..resume })),
         ("request_redeem_zstd", Request::Redeem(Redeem { zstd: true, ..redeem.clone() })),
+        ("request_redeem_holes", Request::Redeem(Redeem { holes: true, ..redeem.clone() })),
         ("request_result", Request::Result(SessionResult { session_id: SESSION, failed: None })),
         (
             "request_result_failed",
@@ -197,7 +211,7 @@ fn requests() -> [(&'static str, Request); 11] {
     ]
 }
 
-fn responses() -> [(&'static str, Response); 9] {
+fn responses() -> [(&'static str, Response); 11] {
     let granted = Granted {
         session_id: SESSION,
         resume_secret: secret(),
@@ -206,17 +220,21 @@ fn responses() -> [(&'static str, Response); 9] {
         max_chunk: 262_144,
         source_name: "photos".into(),
         zstd: false,
+        holes: false,
     };
-    let resumed = Resumed { expires_at_ms: 1_700_000_600_000, lanes: 2, max_chunk: 262_144, zstd: false };
+    let (expires_at_ms, max_chunk) = (1_700_000_600_000, 262_144);
+    let resumed = Resumed { expires_at_ms, lanes: 2, max_chunk, zstd: false, holes: false };
     let failed = SessionState { phase: Phase::Failed, counters: COUNTERS, code: Some(Code::RetryExhausted) };
     [
         ("response_hello", Response::Hello(hello())),
         ("response_granted_zstd", Response::Granted(Granted { zstd: true, ..granted.clone() })),
+        ("response_granted_holes", Response::Granted(Granted { holes: true, ..granted.clone() })),
         ("response_granted", Response::Granted(granted)),
         ("response_status", Response::Status(SessionState { phase: Phase::Applying, code: None, ..failed })),
         ("response_status_failed", Response::Status(failed)),
         ("response_resumed", Response::Resumed(resumed)),
         ("response_resumed_zstd", Response::Resumed(Resumed { zstd: true, ..resumed })),
+        ("response_resumed_holes", Response::Resumed(Resumed { holes: true, ..resumed })),
         ("response_done", Response::Done),
         ("response_refused", Response::Refused(Code::TicketInvalid)),
     ]
@@ -241,15 +259,19 @@ fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() 
 #[test]
 fn there_is_a_vector_for_every_frame_type() {
     let kinds: std::collections::BTreeSet<u8> = frames().iter().map(|(_, frame)| codec::kind_of(frame)).collect();
-    assert_eq!(kinds.len(), 19);
+    assert_eq!(kinds.len(), 20);
 }
 
 // SPEC §4.1, §4.2, §4.4, §4.5, §4.6
 #[test]
 fn a_manifest_has_exactly_these_bytes_and_this_hash() {
     let empty = ManifestBuilder::new(None, None).finish().expect("an empty tree is a manifest");
-    for (name, manifest) in [("manifest_empty", empty), ("manifest_sample", sample()), ("manifest_outline", outline())]
-    {
+    for (name, manifest) in [
+        ("manifest_empty", empty),
+        ("manifest_sample", sample()),
+        ("manifest_outline", outline()),
+        ("manifest_holes", with_hole()),
+    ] {
         assert_bytes(name, manifest.canonical_bytes());
         assert_bytes(&format!("{name}_sha256"), manifest.sha256().as_bytes());
         let raw = bytes_of(name);
@@ -318,6 +340,7 @@ fn refused_frames_give_their_code() {
         ("refused_frame_trailing_byte", Code::FrameUnknown),
         ("refused_frame_unknown_code", Code::FrameUnknown),
         ("refused_frame_empty_chunk", Code::FrameUnexpected),
+        ("refused_frame_empty_zeros", Code::FrameUnexpected),
         ("refused_frame_packed_length", Code::FrameUnknown),
         ("refused_frame_packed_two", Code::FrameUnknown),
         ("refused_frame_packed_window", Code::FrameUnknown),
@@ -353,6 +376,7 @@ fn refused_manifests_give_their_code() {
         ("refused_manifest_no_hash", Code::ManifestInvalid),
         ("refused_manifest_outline_hash", Code::ManifestInvalid),
         ("refused_manifest_outline_false", Code::ManifestInvalid),
+        ("refused_manifest_data_bytes", Code::ManifestInvalid),
         ("refused_manifest_duplicate", Code::PathCollision),
         ("refused_manifest_below_file", Code::PathCollision),
         ("refused_manifest_parent_dir", Code::PathInvalid),

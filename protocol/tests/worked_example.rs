@@ -180,7 +180,7 @@ impl Pair {
                 let report = match self.lane.as_mut().expect("open").handle(frame).expect("no breach") {
                     LaneStep::Keep(file) => FileReport::Ok(file),
                     LaneStep::Drop { entry, .. } => FileReport::Failed(entry),
-                    LaneStep::Unpack(_) => unreachable!("not agreed"),
+                    LaneStep::Unpack(_) | LaneStep::Zeros(_) => unreachable!("not agreed"),
                     LaneStep::Create(_) | LaneStep::Continue(..) | LaneStep::Write(_) | LaneStep::Ignore => continue,
                 };
                 self.import(importer::Input::Files(vec![report]));

@@ -34,6 +34,7 @@ pub(super) struct Route {
     pub(super) max_lanes: u8,
     pub(super) max_chunk: u32,
     pub(super) zstd: bool,
+    pub(super) holes: bool,
 }
 
 /// What opens the session.
@@ -150,7 +151,7 @@ async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, En
     let nonce = Nonce(random::bytes());
     let (exporter, importer) = (route.peer.to_bytes(), net.local_peer().to_bytes());
     let ends = Ends { exporter: &exporter, importer: &importer };
-    let (max_lanes, max_chunk, zstd) = (route.max_lanes, route.max_chunk, route.zstd);
+    let Route { max_lanes, max_chunk, zstd, holes, .. } = *route;
     let request = match key {
         Key::Ticket { ticket, late_hashes } => {
             let late_hashes = late_hashes.then_some(true);
@@ -163,26 +164,31 @@ async fn ask(net: &NetHandle, key: &Key, route: &Route) -> Result<(SessionId, En
                 max_chunk,
                 late_hashes,
                 zstd,
+                holes,
             })
         }
         Key::Session { id, secret, holds } => {
             let proof = proof::resume(secret, *id, ends, nonce);
             let (session_id, manifest_sha256) = (*id, *holds);
-            Request::Resume(Resume { session_id, nonce, proof, max_lanes, max_chunk, manifest_sha256, zstd })
+            Request::Resume(Resume { session_id, nonce, proof, max_lanes, max_chunk, manifest_sha256, zstd, holes })
         }
     };
-    let (lanes, chunk, packed, opened) = match (net.request(route.peer, request).await, key) {
+    let (lanes, chunk, agreed, opened) = match (net.request(route.peer, request).await, key) {
         (Ok(Response::Granted(granted)), Key::Ticket { .. }) => {
-            (granted.lanes, granted.max_chunk, granted.zstd, (granted.session_id, Entry::Granted(granted)))
+            let agreed = (granted.zstd, granted.holes);
+            (granted.lanes, granted.max_chunk, agreed, (granted.session_id, Entry::Granted(granted)))
         }
         (Ok(Response::Resumed(resumed)), Key::Session { id, .. }) => {
-            (resumed.lanes, resumed.max_chunk, resumed.zstd, (*id, Entry::Resumed(resumed)))
+            let agreed = (resumed.zstd, resumed.holes);
+            (resumed.lanes, resumed.max_chunk, agreed, (*id, Entry::Resumed(resumed)))
         }
         (Ok(Response::Refused(code)), _) => return Err(Asking::Refused(code)),
         (Ok(_), _) => return Err(Asking::Refused(Code::FrameUnexpected)),
         (Err(e), _) => return Err(Asking::Lost(e.code())),
     };
-    if lanes == 0 || lanes > route.max_lanes || chunk > route.max_chunk || (packed && !zstd) {
+    // SPEC §6.2
+    let is_unasked = (agreed.0 && !zstd) || (agreed.1 && !holes);
+    if lanes == 0 || lanes > route.max_lanes || chunk > route.max_chunk || is_unasked {
         return Err(Asking::Refused(Code::VersionMismatch));
     }
     Ok(opened)

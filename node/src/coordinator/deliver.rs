@@ -56,6 +56,7 @@ async fn tell(net: NetHandle, store: StoreHandle, mut record: ImportRecord, fail
         max_lanes: MAX_LANES,
         max_chunk: u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX),
         zstd: false,
+        holes: false,
     };
     let mut pause = FIRST_PAUSE;
     while !connect::deliver(&net, &route, record.session, failed).await {

@@ -229,11 +229,12 @@ impl ExportJob {
         self.put(shared);
         self.withdraw_outline(shared);
         let Some(session) = &mut self.session else { return Err(Code::SessionUnknown) };
-        let zstd = ours.zstd && ask.zstd;
-        (session.granted.lanes, session.granted.max_chunk, session.granted.zstd) = (lanes, chunk, zstd);
+        let (zstd, holes) = (ours.zstd && ask.zstd, ours.holes && ask.holes);
+        (session.granted.lanes, session.granted.max_chunk) = (lanes, chunk);
+        (session.granted.zstd, session.granted.holes) = (zstd, holes);
         session.importer_holds = ask.manifest_sha256;
         session.awaits_control = true;
-        Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk, zstd })
+        Ok(Resumed { expires_at_ms: ours.session_expires_ms, lanes, max_chunk: chunk, zstd, holes })
     }
 
     /// The session's resume secret, to check a proof with.
@@ -267,13 +268,13 @@ impl ExportJob {
     }
 
     /// The peer redeemed its ticket again: it did not get the answer, or lost what it was about.
-    pub(super) fn granted_again(&mut self, late: bool, zstd: bool, shared: &Shared) {
+    pub(super) fn granted_again(&mut self, late: bool, granted: &Granted, shared: &Shared) {
         self.came();
         if !late {
             self.withdraw_outline(shared);
         }
         if let Some(session) = &mut self.session {
-            session.granted.zstd = zstd;
+            (session.granted.zstd, session.granted.holes) = (granted.zstd, granted.holes);
             session.importer_holds = None;
             session.awaits_control = true;
         }

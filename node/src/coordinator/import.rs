@@ -133,6 +133,8 @@ struct Session {
     max_chunk: u32,
     /// Packed chunks were agreed on.
     zstd: bool,
+    /// Holes were.
+    holes: bool,
     manifest: Option<Arc<Manifest>>,
     meter: Arc<LaneMeter>,
     moved_before: u64,

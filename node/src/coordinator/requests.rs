@@ -54,6 +54,7 @@ impl Coordinator {
             lanes: self.shared.max_lanes,
             chunk: self.shared.max_chunk,
             zstd: self.shared.compression != Compression::Never,
+            holes: true,
             session_expires_ms: clock::wall_ms() + limits::SESSION_TTL.as_millis() as u64,
         }
     }
@@ -92,7 +93,7 @@ impl Coordinator {
             if job.session() != Some((redeemed.granted.session_id, peer)) {
                 return reply.send(Response::Refused(Code::NotOffered));
             }
-            job.granted_again(late, redeemed.granted.zstd, &self.shared);
+            job.granted_again(late, &redeemed.granted, &self.shared);
             return reply.send(granted);
         }
         job.granted(redeem.ticket_id, peer, from, redeemed.granted, late, &self.shared);

@@ -54,6 +54,7 @@ pub(super) struct Allowance {
     pub(super) lanes: u8,
     pub(super) chunk: u32,
     pub(super) zstd: bool,
+    pub(super) holes: bool,
     pub(super) session_expires_ms: u64,
 }
 
@@ -128,8 +129,9 @@ impl TicketBook {
             Some(owner) if owner != peer => return Err(Code::TicketInvalid),
             Some(_) => {
                 if let Some(granted) = &ticket.granted {
-                    // the same session; whether packed chunks come is a question of each conversation
-                    let granted = Granted { zstd: ours.zstd && ask.zstd, ..granted.clone() };
+                    // the same session; whether packed chunks and holes come is a question of each conversation
+                    let (zstd, holes) = (ours.zstd && ask.zstd, ours.holes && ask.holes);
+                    let granted = Granted { zstd, holes, ..granted.clone() };
                     return Ok(Redeemed { job: ticket.job, granted, is_new: false });
                 }
             }
@@ -151,6 +153,7 @@ impl TicketBook {
             max_chunk: chunk,
             source_name: ticket.source_name.clone(),
             zstd: ours.zstd && ask.zstd,
+            holes: ours.holes && ask.holes,
         };
         (ticket.owner, ticket.granted) = (Some(peer), Some(granted.clone()));
         Ok(Redeemed { job: ticket.job, granted, is_new: true })
@@ -171,7 +174,7 @@ mod tests {
         secret: Secret,
     }
 
-    const OURS: Allowance = Allowance { lanes: 4, chunk: 10_000, zstd: true, session_expires_ms: 5 };
+    const OURS: Allowance = Allowance { lanes: 4, chunk: 10_000, zstd: true, holes: true, session_expires_ms: 5 };
 
     fn at(secs: u64) -> Moment {
         Moment(Duration::from_secs(secs))
@@ -189,7 +192,9 @@ mod tests {
             let ends = Ends { exporter: &exporter, importer: &importer };
             let nonce = Nonce([1; 16]);
             let proof = proof::redeem(&self.secret, self.id, ends, nonce);
-            Redeem { ticket_id: self.id, nonce, proof, max_lanes: 2, max_chunk: 50_000, late_hashes: None, zstd: false }
+            let ticket_id = self.id;
+            let (late_hashes, zstd, holes) = (None, false, false);
+            Redeem { ticket_id, nonce, proof, max_lanes: 2, max_chunk: 50_000, late_hashes, zstd, holes }
         }
 
         fn redeem(&mut self, peer: PeerId, ask: &Redeem, now: u64) -> Result<Redeemed, Code> {
@@ -220,6 +225,20 @@ mod tests {
         let ask = Redeem { zstd: true, ..case.ask(peer) };
         let never = case.book.redeem(peer, &ask, Allowance { zstd: false, ..OURS }, at(1), 1000).expect("granted");
         assert!(!never.granted.zstd);
+    }
+
+    // SPEC §6.3
+    #[test]
+    fn holes_are_granted_to_who_asks_for_them_each_time_anew_and_not_with_packed_chunks() {
+        let (mut case, peer) = (case(), PeerId::random());
+        let mut granted = |zstd, holes| {
+            let ask = Redeem { zstd, holes, ..case.ask(peer) };
+            let granted = case.redeem(peer, &ask, 1).expect("granted").granted;
+            (granted.zstd, granted.holes)
+        };
+        for asked in [(false, true), (true, false), (true, true), (false, false)] {
+            assert_eq!(granted(asked.0, asked.1), asked);
+        }
     }
 
     // RELIABILITY A75-A78, A81: one answer for everything that is wrong

@@ -163,6 +163,7 @@ fn redeem() -> Request {
         max_lanes: 4,
         max_chunk: 1,
         zstd: false,
+        holes: false,
         late_hashes: None,
     })
 }
@@ -176,6 +177,7 @@ fn granted() -> Response {
         max_chunk: 1,
         source_name: "tree".into(),
         zstd: false,
+        holes: false,
     })
 }
 

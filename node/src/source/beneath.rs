@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat, o
 use rustix::io::Errno;
 
 use super::tree::Stamp;
+use crate::holes::Holes;
 
 /// Why no regular file was opened.
 #[derive(Debug)]
@@ -41,6 +42,14 @@ pub(super) fn is_exhaustion(err: Errno) -> bool {
     matches!(err, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
+/// A regular file, and what one look at it told.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: OwnedFd,
+    pub(super) stamp: Stamp,
+    pub(super) holes: Holes,
+}
+
 /// Directory handles below one root, least recently used closed first.
 #[derive(Debug)]
 pub(super) struct DirCache {
@@ -67,7 +76,7 @@ impl DirCache {
     }
 
     /// Opens the regular file at `path`, a valid relative path.
-    pub(super) fn open_file(&mut self, root: BorrowedFd<'_>, path: &str) -> Result<(OwnedFd, Stamp), OpenRefused> {
+    pub(super) fn open_file(&mut self, root: BorrowedFd<'_>, path: &str) -> Result<Opened, OpenRefused> {
         let Some((parent, name)) = path.rsplit_once('/') else {
             return open_regular(root, path);
         };
@@ -115,7 +124,7 @@ fn open_dir(root: BorrowedFd<'_>, path: &str, use_openat2: &mut bool) -> Result<
 }
 
 /// Opens one name. It is looked at first, so that a FIFO or device standing there is not even opened.
-fn open_regular(dir: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, Stamp), OpenRefused> {
+fn open_regular(dir: BorrowedFd<'_>, name: &str) -> Result<Opened, OpenRefused> {
     let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(OpenRefused::NotRegular);
@@ -124,12 +133,12 @@ fn open_regular(dir: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, Stamp), Ope
 }
 
 /// What was swapped in after the first look is opened without waiting for anything, and the second look finds it.
-pub(super) fn open_looked_at(dir: BorrowedFd<'_>, name: &str) -> Result<(OwnedFd, Stamp), OpenRefused> {
+pub(super) fn open_looked_at(dir: BorrowedFd<'_>, name: &str) -> Result<Opened, OpenRefused> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, Mode::empty())?;
     let stat = fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(OpenRefused::NotRegular);
     }
-    Ok((file, Stamp::of(&stat)))
+    Ok(Opened { file, stamp: Stamp::of(&stat), holes: Holes::of(&stat) })
 }

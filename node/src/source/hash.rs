@@ -15,14 +15,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use me_sync_protocol::hash::Hasher;
 use me_sync_protocol::ids::Digest;
 use rustix::fs::{Advice, fadvise, fstat};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, pread, read};
 
-use super::beneath::{DirCache, OpenRefused, is_exhaustion};
+use super::beneath::{DirCache, OpenRefused, Opened, is_exhaustion};
 use super::cache::{HashCache, WRITER_QUEUE, is_settled};
 use super::error::SourceError;
 use super::skipped::SkippedReport;
 use super::tree::{Kind, Stamp, Tree};
 use super::{HashProgress, ScanOptions};
+use crate::holes::Holes;
 
 /// Files from this size on are handed out alone, and the kernel is told to read ahead.
 const LARGE: u64 = 1 << 20;
@@ -367,7 +368,7 @@ impl<'a> Job<'a> {
     fn attempt(&self, path: &str, dirs: &mut DirCache, buffer: &mut [u8], counted: &mut u64) -> Attempt {
         // by a wall that stands before 1970, nothing is settled
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (file, before) = match dirs.open_file(self.tree.root.as_fd(), path) {
+        let Opened { file, stamp: before, mut holes } = match dirs.open_file(self.tree.root.as_fd(), path) {
             Ok(opened) => opened,
             Err(OpenRefused::Gone | OpenRefused::NotRegular) => return Attempt::Again(Unsettled::Replaced),
             Err(OpenRefused::Denied(err) | OpenRefused::Io(err)) => return Attempt::Refused(err),
@@ -376,7 +377,7 @@ impl<'a> Job<'a> {
             // advice: a file system that does not take it reads as well
             fadvise(&file, 0, None, Advice::Sequential).ok();
         }
-        let digest = match self.digest(&file, before.size, buffer, counted) {
+        let digest = match self.digest(&file, &mut holes, before.size, buffer, counted) {
             Ok(Ok(digest)) => digest,
             Ok(Err(refused)) => return refused,
             Err(err) => return Attempt::Refused(err.into()),
@@ -390,25 +391,38 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Reads to the real end, which must be the declared one: some file systems make sizes up.
+    /// Reads to the real end, which must be the declared one: some file systems make sizes up. Holes are not read.
     fn digest(
         &self,
         file: &OwnedFd,
+        holes: &mut Holes,
         size: u64,
         buffer: &mut [u8],
         counted: &mut u64,
     ) -> Result<Result<Digest, Attempt>, Errno> {
         let mut sha256 = Hasher::new();
+        // the cursor is where it should be, unless holes are asked for
+        let by_cursor = holes.is_none();
         loop {
             if self.stopping() {
                 return Ok(Err(Attempt::Stopped));
             }
-            let n = match read(file, &mut *buffer) {
-                Ok(n) => n,
-                Err(Errno::INTR) => continue,
-                Err(err) => return Err(err),
+            let piece = holes.piece(file, *counted, buffer.len() as u64);
+            let n = if piece.is_hole && *counted < size {
+                let zeros = piece.len.min(size - *counted);
+                sha256.update_zeros(zeros);
+                zeros as usize
+            } else {
+                let part = &mut buffer[..piece.len as usize];
+                let n = if by_cursor { read(file, &mut *part) } else { pread(file, &mut *part, *counted) };
+                let n = match n {
+                    Ok(n) => n,
+                    Err(Errno::INTR) => continue,
+                    Err(err) => return Err(err),
+                };
+                sha256.update(&part[..n]);
+                n
             };
-            sha256.update(&buffer[..n]);
             *counted += n as u64;
             self.progress.bytes_done.fetch_add(n as u64, Relaxed);
             let ended = n == 0 || (*counted == size && n < buffer.len());

@@ -14,11 +14,12 @@ use me_sync_protocol::path::RelPath;
 use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
 
-use super::beneath::{DirCache, OpenRefused};
+use super::beneath::{DirCache, OpenRefused, Opened};
 use super::cache::{FreshHash, is_settled};
 use super::error::{ReadError, SourceError};
 use super::skipped::SkippedReport;
 use super::tree::{FileId, Kind, Stamp, Tree, mtime};
+use crate::holes::{self, Holes};
 
 /// Directory handles of one reader.
 const DIR_HANDLES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
@@ -128,7 +129,8 @@ impl SnapshotReader {
         let path = || entry.path.as_str().to_owned();
         // by a wall that stands before 1970, nothing is settled
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (file, stamp) = match self.dirs.open_file(snapshot.files.root.as_fd(), entry.path.as_str()) {
+        let Opened { file, stamp, holes } = match self.dirs.open_file(snapshot.files.root.as_fd(), entry.path.as_str())
+        {
             Ok(opened) => opened,
             Err(refused) => {
                 // a handle of a directory that was moved away and made anew must not stay for the retry rounds
@@ -143,7 +145,7 @@ impl SnapshotReader {
         if !snapshot.holds(index, &entry, &stamp) {
             return Err(ReadError::Changed { path: path() });
         }
-        Ok(SourceFile { file, snapshot: Arc::clone(snapshot), index, at: 0, size: stamp.size, began })
+        Ok(SourceFile { file, holes, snapshot: Arc::clone(snapshot), index, at: 0, size: stamp.size, began })
     }
 }
 
@@ -151,6 +153,7 @@ impl SnapshotReader {
 #[derive(Debug)]
 pub struct SourceFile {
     file: OwnedFd,
+    holes: Holes,
     snapshot: Arc<Snapshot>,
     index: EntryIndex,
     at: u64,
@@ -168,6 +171,18 @@ impl SourceFile {
     /// Continues at this offset in bytes, for a file that the importer has in part. Beyond the end is the end.
     pub fn seek(&mut self, offset: u64) {
         self.at = offset.min(self.size);
+    }
+
+    /// How many bytes lie before what comes next is data where it was a hole, or a hole where it was data, at most
+    /// `most`; and whether they are a hole.
+    pub fn next_piece(&mut self, most: u64) -> (u64, bool) {
+        let piece = self.holes.piece(&self.file, self.at, most.min(self.size - self.at));
+        (piece.len, piece.is_hole)
+    }
+
+    /// Passes over what need not be read.
+    pub fn skip(&mut self, bytes: u64) {
+        self.seek(self.at.saturating_add(bytes));
     }
 
     /// Fills all of `buf`, or what is left up to the declared end; 0 is the declared end (or an empty `buf`).
@@ -233,6 +248,7 @@ fn describe(tree: &Tree, digests: Option<&[Option<Digest>]>) -> Result<ManifestB
         Some(_) => ManifestBuilder::new(mode, time),
         None => ManifestBuilder::outline(mode, time),
     };
+    builder.add_holes(holes_of(tree));
     let mut at = 0;
     let mut path = String::new();
     for (index, record) in (0u32..).zip(tree.records()) {
@@ -253,4 +269,20 @@ fn describe(tree: &Tree, digests: Option<&[Option<Digest>]>) -> Result<ManifestB
         at += 1;
     }
     Ok(builder)
+}
+
+/// Bytes of holes in all files. One that cannot be asked, or is not what the walk saw, has none.
+fn holes_of(tree: &Tree) -> u64 {
+    let mut dirs = DirCache::new(DIR_HANDLES);
+    let mut path = String::new();
+    let holes = tree.suspects().map(|record| {
+        tree.path(record, &mut path);
+        match dirs.open_file(tree.root.as_fd(), &path) {
+            Ok(Opened { file, stamp, holes }) if !holes.is_none() && tree.is_stamped(record, &stamp) => {
+                stamp.size - holes::data_bytes(&file, stamp.size)
+            }
+            Ok(_) | Err(_) => 0,
+        }
+    });
+    holes.fold(0, u64::saturating_add)
 }

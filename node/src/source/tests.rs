@@ -2,6 +2,7 @@
 
 mod cache;
 mod hash;
+mod holes;
 mod outline;
 mod read;
 mod walk;

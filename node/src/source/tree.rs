@@ -3,6 +3,7 @@
 //! A record names its parent instead of repeating the path, so that a million entries stay below 100 MB. What the
 //! snapshot keeps of an entry lies apart from what is freed when the manifest holds it.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -115,11 +116,14 @@ pub(super) struct Tree {
     /// Of the same entries.
     ids: Vec<FileId>,
     text: String,
+    /// Files that may have holes.
+    suspects: BTreeSet<u32>,
 }
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, root_stamp: Option<Stamp>) -> Self {
-        Self { root, root_stamp, devices: Vec::new(), records: Vec::new(), ids: Vec::new(), text: String::new() }
+        let (devices, records, ids, text) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+        Self { root, root_stamp, devices, records, ids, text, suspects: BTreeSet::new() }
     }
 
     /// A number that two walks have in common if they found the same. It is no proof against people: they could
@@ -169,10 +173,24 @@ impl Tree {
     /// Takes over what the file system says now.
     pub(super) fn restamp(&mut self, index: u32, stamp: &Stamp) {
         self.ids[index as usize] = self.id(stamp);
+        // whether it has holes now, nobody looked
+        self.suspect(index);
         let record = &mut self.records[index as usize];
         record.size = if record.kind == Kind::File { stamp.size } else { 0 };
         record.mode = stamp.mode;
         (record.mtime_secs, record.mtime_nanos) = stamp.mtime;
+    }
+
+    /// It may have holes.
+    pub(super) fn suspect(&mut self, index: u32) {
+        if self.record(index).kind == Kind::File {
+            self.suspects.insert(index);
+        }
+    }
+
+    /// All files that may have holes.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = u32> + '_ {
+        self.suspects.iter().copied().filter(|index| self.record(*index).kind == Kind::File)
     }
 
     /// Is this what the record says?

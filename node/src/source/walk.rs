@@ -20,6 +20,7 @@ use super::beneath::is_exhaustion;
 use super::error::SourceError;
 use super::skipped::SkippedReport;
 use super::tree::{Kind, Stamp, Tree};
+use crate::holes;
 
 const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -92,7 +93,11 @@ fn single_file(given: &Path, resolved: &Path) -> Result<Tree, RootFileError> {
     }
     accessat(&dir, name, Access::READ_OK, AtFlags::EACCESS)?;
     let mut tree = Tree::new(dir, None);
-    tree.push(None, name, Kind::File, &Stamp::of(&stat), "").map_err(|e| RootFileError::Source(e.into()))?;
+    let record =
+        tree.push(None, name, Kind::File, &Stamp::of(&stat), "").map_err(|e| RootFileError::Source(e.into()))?;
+    if holes::is_suspicious(&stat) {
+        tree.suspect(record);
+    }
     Ok(tree)
 }
 
@@ -268,7 +273,12 @@ impl Walk {
             // Asking for permission is one call without effect; opening is two, breaks leases and wakes offline
             // storage. Hashing opens every file anyway and finds what permission bits do not tell.
             Kind::File => match accessat(frame.dir.as_fd(), name, Access::READ_OK, AtFlags::EACCESS) {
-                Ok(()) => _ = push(&mut self.tree, "")?,
+                Ok(()) => {
+                    let record = push(&mut self.tree, "")?;
+                    if holes::is_suspicious(&stat) {
+                        self.tree.suspect(record);
+                    }
+                }
                 Err(Errno::NOENT) => {}
                 Err(err) => self.unreadable(err)?,
             },

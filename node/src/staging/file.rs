@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use me_sync_protocol::ids::EntryIndex;
@@ -98,7 +97,7 @@ impl StagingWriter {
             err,
         })?;
         file.open = Some(open);
-        file.written = offset;
+        (file.written, file.len) = (offset, offset);
         file.preallocate()?;
         Ok(file)
     }
@@ -136,6 +135,8 @@ pub struct StagedFile {
     index: EntryIndex,
     declared: u64,
     written: u64,
+    /// How long it is on the disk: less than `written` after a hole.
+    len: u64,
     mode: Mode,
     mtime: Option<Mtime>,
     open: Option<Open>,
@@ -158,7 +159,7 @@ impl StagedFile {
         };
         let aside = shared.slots.open(index)?;
         let shared = Arc::clone(shared);
-        Ok((Self { shared, index, declared, written: 0, mode, mtime, open: None }, aside))
+        Ok((Self { shared, index, declared, written: 0, len: 0, mode, mtime, open: None }, aside))
     }
 
     /// Which entry it is.
@@ -171,20 +172,45 @@ impl StagedFile {
     /// # Errors
     /// More than declared, or the disk refuses. The file is then only good for [`StagedFile::discard`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StageError> {
-        let got = self.written.saturating_add(bytes.len() as u64);
-        if got > self.declared {
-            return Err(StageError::Size { path: self.shared.shown(self.index), got, declared: self.declared });
-        }
+        let got = self.after(bytes.len() as u64)?;
         if let Some(open) = &mut self.open {
+            let after_hole = match self.len < self.written {
+                true => open.file.seek(SeekFrom::Start(self.written)).map(drop),
+                false => Ok(()),
+            };
             // completes short writes
-            open.file.write_all(bytes).map_err(|err| StageError::Entry {
+            after_hole.and_then(|()| open.file.write_all(bytes)).map_err(|err| StageError::Entry {
                 what: "writing",
                 path: self.shared.shown(self.index),
                 err,
             })?;
         }
-        self.written = got;
+        (self.written, self.len) = (got, got);
         Ok(())
+    }
+
+    /// Appends so many bytes of zero as a hole. Nothing is written: the file gets its length when bytes follow, or when
+    /// it is closed.
+    ///
+    /// # Errors
+    /// More than declared. The file is then only good for [`StagedFile::discard`].
+    pub fn skip(&mut self, bytes: u64) -> Result<(), StageError> {
+        self.written = self.after(bytes)?;
+        Ok(())
+    }
+
+    /// How many bytes there are with so many more.
+    fn after(&self, more: u64) -> Result<u64, StageError> {
+        let (got, declared) = (self.written.saturating_add(more), self.declared);
+        if got > declared {
+            return Err(StageError::Size { path: self.shared.shown(self.index), got, declared });
+        }
+        Ok(got)
+    }
+
+    /// Makes the file as long as what was appended, if that ends with a hole.
+    fn lengthen(&self, open: &Open) -> io::Result<()> {
+        if self.len < self.written { ftruncate(&open.file, self.written) } else { Ok(()) }
     }
 
     /// Gives the file its mode and time and keeps it. The caller has checked the hash. No flush: the whole
@@ -201,7 +227,9 @@ impl StagedFile {
             });
         }
         if let Some(open) = &self.open {
-            let stamp = fchmod(&open.file, self.mode)
+            let stamp = self
+                .lengthen(open)
+                .and_then(|()| fchmod(&open.file, self.mode))
                 .and_then(|()| futimens(&open.file, &times(self.mtime)))
                 .and_then(|()| Inode::of(&open.file))
                 .map_err(|err| self.failed("finishing", err))?;
@@ -222,6 +250,7 @@ impl StagedFile {
             return self.discard();
         }
         if let Some(open) = &self.open {
+            self.lengthen(open).map_err(|err| self.failed("lengthening", err))?;
             let inode = Inode::of(&open.file).map_err(|err| self.failed("looking at", err))?;
             self.shared.slots.put_aside(self.index, FileStamp::of(&inode));
         }
@@ -237,12 +266,13 @@ impl StagedFile {
             return false;
         }
         self.written = Inode::of(&open.file).map_or(0, |inode| inode.size());
+        self.len = self.written;
         true
     }
 
-    /// Reads the file back from its beginning.
-    pub(super) fn read_at(&self, block: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.open.as_ref().map_or(Ok(0), |open| open.file.read_at(block, offset))
+    /// The file, to be read back.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.open.as_ref().map(|open| &open.file)
     }
 
     /// Removes the file. Blocking.
@@ -254,10 +284,11 @@ impl StagedFile {
         unlinkat(&open.dir, open.name.as_str(), AtFlags::empty()).map_err(|err| self.failed("removing", err))
     }
 
-    /// Reserves room for all declared bytes, if they are many.
+    /// Reserves room for all declared bytes, if they are many. In a tree with holes none does: which files have them is
+    /// known when they come, and their room is perhaps not there.
     pub(super) fn preallocate(&self) -> Result<(), StageError> {
         let Some(open) = &self.open else { return Ok(()) };
-        if self.declared < PREALLOCATE_FROM {
+        if self.declared < PREALLOCATE_FROM || self.shared.manifest.header().data_bytes.is_some() {
             return Ok(());
         }
         // the size stays what was written, so a short file never looks whole
@@ -284,3 +315,7 @@ impl Drop for StagedFile {
         self.shared.slots.close(self.index);
     }
 }
+
+#[cfg(test)]
+#[path = "file/tests.rs"]
+mod tests;

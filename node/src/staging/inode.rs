@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io::{self, Errno};
 
+use crate::holes::{BLOCK, Holes};
+
 /// `STATX_MNT_ID` (Linux 5.8); rustix has no constant for it.
 const STATX_MNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x1000);
 
@@ -71,6 +73,16 @@ impl Inode {
 
     pub(crate) fn size(&self) -> u64 {
         self.0.stx_size
+    }
+
+    /// Bytes of the file system that it takes.
+    pub(crate) fn on_disk(&self) -> u64 {
+        self.0.stx_blocks.saturating_mul(BLOCK)
+    }
+
+    /// The way to its holes, if it looks like having some.
+    pub(crate) fn holes(&self) -> Holes {
+        if self.on_disk() < self.size() { Holes::new() } else { Holes::none() }
     }
 
     pub(crate) fn ino(&self) -> u64 {

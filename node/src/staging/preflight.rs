@@ -151,7 +151,8 @@ pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<Tar
     let fs = fstatvfs(&target.parent).map_err(io)?;
     let entries = u64::from(manifest.len()) + 1;
     let reserve = (fs.f_blocks.saturating_mul(fs.f_frsize) / 20).min(MOST_RESERVE);
-    let needed = manifest.total_bytes().saturating_add(entries.saturating_mul(ENTRY_COST)).saturating_add(reserve);
+    // SPEC §4.1
+    let needed = manifest.data_bytes().saturating_add(entries.saturating_mul(ENTRY_COST)).saturating_add(reserve);
     let free = fs.f_bavail.saturating_mul(fs.f_frsize).saturating_add(target.held());
     if needed > free {
         return Err(PreflightError::NoSpace { path: target.parent_path.clone(), needed, free });

@@ -224,11 +224,19 @@ impl<'a> Reader<'a> {
         // advice only: without it the cache's copy is read
         fadvise(&file, 0, None, Advice::DontNeed).ok();
         self.block.resize(BLOCK, 0);
+        let mut holes = before.holes();
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(StageError::Stopped);
             }
-            match file.read_at(&mut self.block, hash.len()) {
+            let piece = holes.piece(&file, hash.len(), BLOCK as u64);
+            if piece.is_hole && hash.len() < before.size() {
+                let zeros = piece.len.min(before.size() - hash.len());
+                hash.update_zeros(zeros);
+                self.progress.fetch_add(zeros, Ordering::Relaxed);
+                continue;
+            }
+            match file.read_at(&mut self.block[..piece.len as usize], hash.len()) {
                 Ok(0) => break,
                 Ok(read) => {
                     hash.update(&self.block[..read]);

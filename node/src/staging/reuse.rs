@@ -5,9 +5,9 @@
 //! and must not change with the new one. Files of an unfinished session are moved; then that session is over.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,8 +28,9 @@ use super::rehash::{self, Look, Reader, failed, in_batches};
 use super::state::{SessionDir, StateDir};
 use super::tree::{Shared, Staging};
 use super::{cleanup, durable, recover};
+use crate::holes::Holes;
 
-const BLOCK: usize = 256 << 10;
+const BLOCK: u64 = 256 << 10;
 /// Directories a thread keeps open in a tree.
 const OPEN_DIRS: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
@@ -145,7 +146,7 @@ impl Staging {
                 old: DirCache::new(Arc::clone(&root), OPEN_DIRS),
                 place,
                 writer: self.writer(),
-                block: vec![0; BLOCK],
+                block: vec![0; BLOCK as usize],
                 stop,
                 progress,
             };
@@ -220,12 +221,14 @@ impl Copier<'_> {
         index: EntryIndex,
         entry: &Entry<'_>,
     ) -> Result<Option<VerifiedFile>, StageError> {
-        let Some(from) = self.open(entry) else { return Ok(None) };
+        let Some((from, holes)) = self.open(entry) else { return Ok(None) };
         let Some(mut hash) = LocalFile::begin(&shared.manifest, index) else { return Ok(None) };
         let mut staged = self.writer.begin(index)?;
         let whole = match staged.clone_from(&from) {
-            true => self.hash(&staged, entry.size(), &mut hash)?,
-            false => staged.preallocate().and_then(|()| self.pour(from, &mut staged, entry.size(), &mut hash))?,
+            true => self.hash(&staged, holes, entry.size(), &mut hash)?,
+            false => {
+                staged.preallocate().and_then(|()| self.pour(&from, holes, &mut staged, entry.size(), &mut hash))?
+            }
         };
         match hash.finish() {
             Ok(verified) if whole => {
@@ -240,7 +243,7 @@ impl Copier<'_> {
     }
 
     /// Opens the file at the same path, if it is a regular file of the same size on the same mount.
-    fn open(&mut self, entry: &Entry<'_>) -> Option<File> {
+    fn open(&mut self, entry: &Entry<'_>) -> Option<(File, Holes)> {
         let dir = self.old.dir(entry.path.parent()).ok()?;
         let fits = |inode: &Inode| {
             inode.kind() == FileType::RegularFile && inode.size() == entry.size() && inode.place() == self.place
@@ -249,39 +252,62 @@ impl Copier<'_> {
         Inode::at(&dir, entry.path.name()).ok()?.filter(fits)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = openat(&dir, entry.path.name(), flags, Mode::empty()).ok()?;
-        fits(&Inode::of(&fd).ok()?).then(|| File::from(fd))
+        let inode = Inode::of(&fd).ok().filter(fits)?;
+        Some((File::from(fd), inode.holes()))
     }
 
     /// Hashes our own copy. False: it cannot be read.
-    fn hash(&mut self, staged: &StagedFile, size: u64, hash: &mut LocalFile) -> Result<bool, StageError> {
+    fn hash(
+        &mut self,
+        staged: &StagedFile,
+        mut holes: Holes,
+        size: u64,
+        hash: &mut LocalFile,
+    ) -> Result<bool, StageError> {
+        let Some(file) = staged.file() else { return Ok(false) };
         while hash.len() < size {
-            let read = match staged.read_at(&mut self.block, hash.len()) {
+            let piece = holes.piece(file, hash.len(), BLOCK.min(size - hash.len()));
+            if piece.is_hole {
+                self.took(piece.len)?;
+                hash.update_zeros(piece.len);
+                continue;
+            }
+            let read = match file.read_at(&mut self.block[..piece.len as usize], hash.len()) {
                 Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
                 Ok(0) | Err(_) => return Ok(false),
                 Ok(read) => read,
             };
-            self.took(read)?;
+            self.took(read as u64)?;
             hash.update(&self.block[..read]);
         }
         Ok(true)
     }
 
-    /// Copies and hashes in one pass. False: the file cannot be read or grows.
+    /// Copies and hashes in one pass; a hole stays one. False: the file cannot be read or grows.
     fn pour(
         &mut self,
-        mut from: File,
+        from: &File,
+        mut holes: Holes,
         staged: &mut StagedFile,
         size: u64,
         hash: &mut LocalFile,
     ) -> Result<bool, StageError> {
         loop {
-            let read = match from.read(&mut self.block) {
+            let piece = holes.piece(from, hash.len(), BLOCK);
+            if piece.is_hole && hash.len() < size {
+                let zeros = piece.len.min(size - hash.len());
+                self.took(zeros)?;
+                hash.update_zeros(zeros);
+                staged.skip(zeros)?;
+                continue;
+            }
+            let read = match from.read_at(&mut self.block[..piece.len as usize], hash.len()) {
                 Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => return Ok(false),
                 Ok(0) => return Ok(true),
                 Ok(read) => read,
             };
-            self.took(read)?;
+            self.took(read as u64)?;
             hash.update(&self.block[..read]);
             if hash.len() > size {
                 return Ok(false);
@@ -290,8 +316,8 @@ impl Copier<'_> {
         }
     }
 
-    fn took(&self, read: usize) -> Result<(), StageError> {
-        self.progress.fetch_add(read as u64, Ordering::Relaxed);
+    fn took(&self, bytes: u64) -> Result<(), StageError> {
+        self.progress.fetch_add(bytes, Ordering::Relaxed);
         match self.stop.load(Ordering::Relaxed) {
             true => Err(StageError::Stopped),
             false => Ok(()),

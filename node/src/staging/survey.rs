@@ -36,6 +36,8 @@ pub struct OldTree {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Survey {
     pub(crate) tree: OldTree,
+    /// Bytes of the file system that its regular files take.
+    pub(crate) on_disk: u64,
     /// Over names, kinds, sizes and times; none if the tree was not seen whole.
     pub(crate) fingerprint: Option<Digest>,
     /// Something mounted inside, relative to the root.
@@ -94,6 +96,7 @@ pub(crate) fn survey(root: BorrowedFd<'_>) -> io::Result<Survey> {
                 found.tree.files += 1;
                 if inode.kind() == FileType::RegularFile {
                     found.tree.bytes = found.tree.bytes.saturating_add(inode.size());
+                    found.on_disk = found.on_disk.saturating_add(inode.on_disk());
                 }
             }
         }

@@ -182,7 +182,7 @@ impl Target {
             .filter(|r| r.state.is_open() && (r.parent_id, &*r.name) == (self.parent_id, self.name.as_bytes()));
         let trees = ours.filter_map(|record| open_child(&self.parent, record.staging.as_str()).ok());
         // one that cannot be read is not counted
-        self.held = trees.filter_map(|tree| survey_at(&tree).ok()).map(|survey| survey.tree.bytes).sum();
+        self.held = trees.filter_map(|tree| survey_at(&tree).ok()).map(|survey| survey.on_disk).sum();
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! The final walk (RELIABILITY 4.3, steps 3 and 4): the tree on disk is the manifest's tree, nothing less,
 //! nothing more. By descriptor; gives directories their modes and times on the way up, the root's last.
 
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use me_sync_protocol::escape::escaped;
@@ -212,13 +212,22 @@ fn read_again(
 ) -> Result<(), StageError> {
     let path = entry.path.as_str();
     let io = |err: Errno| entry_error("reading again", path, err);
-    let mut file = rehash::open(dir, name).map_err(io)?;
+    let file = rehash::open(dir, name).map_err(io)?;
+    let before = Inode::of(&file).map_err(io)?;
     // advice only: without it the cache's copy is compared
     fadvise(&file, 0, None, Advice::DontNeed).ok();
     let mut hash = Hasher::new();
     let mut block = vec![0; BLOCK];
+    let (mut holes, mut at) = (before.holes(), 0);
     loop {
-        let read = file.read(&mut block).map_err(|err| StageError::Entry {
+        let piece = holes.piece(&file, at, BLOCK as u64);
+        if piece.is_hole && at < before.size() {
+            let zeros = piece.len.min(before.size() - at);
+            hash.update_zeros(zeros);
+            at += zeros;
+            continue;
+        }
+        let read = file.read_at(&mut block[..piece.len as usize], at).map_err(|err| StageError::Entry {
             what: "reading again",
             path: entry.path.to_string(),
             err,
@@ -227,6 +236,7 @@ fn read_again(
             break;
         }
         hash.update(&block[..read]);
+        at += read as u64;
     }
     if hash.finish() != declared {
         return Err(StageError::Hash { path: entry.path.to_string() });

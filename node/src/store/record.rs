@@ -125,6 +125,7 @@ impl Grant {
             source_name,
             // agreed anew in each conversation
             zstd: false,
+            holes: false,
         }
     }
 }

@@ -138,7 +138,12 @@ impl Disk {
     }
 
     fn step(&mut self, frame: Frame, batch: &mut Batch) -> Result<(), Violation> {
-        match self.receiver.handle(frame)? {
+        let step = match frame {
+            // SPEC 8.2-3: a peer that sends little which stands for much is not to blame for the time it takes
+            Frame::FileZeros(_) => self.meter.on_disk(|| self.receiver.handle(frame)),
+            _ => self.receiver.handle(frame),
+        };
+        match step? {
             LaneStep::Create(index) => match self.meter.on_disk(|| self.writer.create(index)) {
                 Ok(staged) => self.file = Some(OpenFile { staged, arrived: 0 }),
                 Err(e) => self.fail(index, &e, batch),
@@ -148,8 +153,9 @@ impl Disk {
                 Err(e) => self.fail(index, &e, batch),
             },
             LaneStep::Write(bytes) => self.write(&bytes, bytes.len(), batch),
+            LaneStep::Zeros(len) => self.take(u64::from(len), 0, batch, |staged| staged.skip(u64::from(len))),
             LaneStep::Unpack(packed) => {
-                // SPEC 8.2-3: a peer that sends little which unpacks to much is not to blame for the time it takes
+                // here too
                 let content = self.meter.on_disk(|| self.unpacker.unpack(&packed));
                 if let LaneStep::Write(bytes) = self.receiver.unpacked(&packed, content)? {
                     self.write(&bytes, packed.body_len(), batch);
@@ -180,13 +186,23 @@ impl Disk {
 
     /// Content that came as so many bytes.
     fn write(&mut self, bytes: &[u8], on_wire: usize, batch: &mut Batch) {
-        let len = bytes.len() as u64;
+        self.take(bytes.len() as u64, on_wire, batch, |staged| staged.write(bytes));
+    }
+
+    /// The next `len` bytes of the file, which came as so many.
+    fn take(
+        &mut self,
+        len: u64,
+        on_wire: usize,
+        batch: &mut Batch,
+        store: impl FnOnce(&mut StagedFile) -> Result<(), StageError>,
+    ) {
         self.meter.payload.fetch_add(len, Ordering::Relaxed);
         self.meter.wire.fetch_add(on_wire as u64, Ordering::Relaxed);
         let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) else { return };
         file.arrived += len;
         self.meter.in_flight.fetch_add(len, Ordering::Relaxed);
-        if let Err(e) = self.meter.on_disk(|| file.staged.write(bytes)) {
+        if let Err(e) = self.meter.on_disk(|| store(&mut file.staged)) {
             self.fail(index, &e, batch);
         }
     }

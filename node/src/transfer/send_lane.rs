@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::AsyncWriteExt;
 use libp2p::Stream;
 use me_sync_protocol::codec;
-use me_sync_protocol::frame::{FileBegin, FileEnd, Frame, PartialFile};
+use me_sync_protocol::frame::{FileBegin, FileEnd, FileZeros, Frame, PartialFile};
 use me_sync_protocol::hash::Hasher;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::limits::FRAME_HEADER;
@@ -66,6 +66,8 @@ pub(crate) struct SendLane {
     pub(crate) chunk: usize,
     /// [`Compression::Never`] where it was not agreed on.
     pub(crate) compression: Compression,
+    /// Holes go as such: that was agreed on.
+    pub(crate) sends_holes: bool,
     pub(crate) meter: Arc<LaneMeter>,
     /// Takes the hashes of files of an outline.
     pub(crate) keeper: Option<HashKeeper>,
@@ -84,6 +86,7 @@ struct Packed {
     files: u64,
     bytes: u64,
     wire: u64,
+    holes: u64,
     failed: Vec<(EntryIndex, Code)>,
     hashed: Vec<(EntryIndex, Digest)>,
 }
@@ -110,10 +113,11 @@ impl SendLane {
             if written.is_err() {
                 break true;
             }
-            let Packed { frames, files, bytes, wire, failed, hashed } = packed;
+            let Packed { frames, files, bytes, wire, holes, failed, hashed } = packed;
             // a thread that has ended needs no memory
             used.try_send(frames).ok();
             meter.payload.fetch_add(bytes, Ordering::Relaxed);
+            meter.holes.fetch_add(holes, Ordering::Relaxed);
             meter.wire.fetch_add(wire, Ordering::Relaxed);
             if !reports.send(LaneEvent::Sent { files, bytes, failed, hashed }).await {
                 break false;
@@ -165,6 +169,8 @@ struct Packer {
     bytes: u64,
     /// Length of `bytes` on the wire.
     wire: u64,
+    /// Of `bytes`, those in holes.
+    holes: u64,
     failed: Vec<(EntryIndex, Code)>,
     hashed: Vec<(EntryIndex, Digest)>,
     fresh: Vec<FreshHash>,
@@ -188,6 +194,7 @@ impl Packer {
             files: 0,
             bytes: 0,
             wire: 0,
+            holes: 0,
             failed: Vec::new(),
             hashed: Vec::new(),
             fresh: Vec::new(),
@@ -245,7 +252,23 @@ impl Packer {
         #[cfg(feature = "test-hooks")]
         let mut offset = offset;
         while left > 0 {
-            let want = left.min(self.lane.chunk as u64) as usize;
+            let most = left.min(self.lane.chunk as u64);
+            let (want, is_hole) =
+                if self.lane.sends_holes { meter.on_disk(|| file.next_piece(most)) } else { (most, false) };
+            left -= want;
+            if is_hole {
+                file.skip(want);
+                // SPEC 8.2-3: hashing takes its time and moves next to nothing
+                meter.on_disk(|| hash.iter_mut().for_each(|hash| hash.update_zeros(want)));
+                #[cfg(feature = "test-hooks")]
+                {
+                    offset += want;
+                }
+                self.hole(want);
+                self.flush_if_full()?;
+                continue;
+            }
+            let want = want as usize;
             let header = self.buffer.len();
             self.buffer.put_with(|out| codec::put_chunk_header(u32::try_from(want).unwrap_or(u32::MAX), out));
             let content = self.buffer.space(want);
@@ -270,7 +293,6 @@ impl Packer {
                 offset += want as u64;
             }
             self.pack_last(header);
-            left -= want as u64;
             self.flush_if_full()?;
         }
         let Some(hash) = hash else { return Ok(meter.on_disk(|| file.finish()).map(|()| None)) };
@@ -280,6 +302,13 @@ impl Packer {
             self.fresh.extend(fresh);
             Some(sha256)
         }))
+    }
+
+    /// The next bytes of the file are a hole; it is no longer than a chunk.
+    fn hole(&mut self, len: u64) {
+        self.buffer.put(&Frame::FileZeros(FileZeros { len: u32::try_from(len).unwrap_or(u32::MAX) }));
+        self.bytes += len;
+        self.holes += len;
     }
 
     /// Puts the packed form of the chunk at the end of the buffer in its place, if it has one.
@@ -325,6 +354,7 @@ impl Packer {
             files: std::mem::take(&mut self.files),
             bytes: std::mem::take(&mut self.bytes),
             wire: std::mem::take(&mut self.wire),
+            holes: std::mem::take(&mut self.holes),
             failed: std::mem::take(&mut self.failed),
             hashed: std::mem::take(&mut self.hashed),
         };

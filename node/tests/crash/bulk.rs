@@ -15,12 +15,11 @@ use crate::strace::{can_run, kill_at, wait_for};
 const FILES: u64 = 50;
 const FILE_BYTES: u64 = 4 << 20;
 
-/// 200 MiB that cost nothing to make: files of holes.
+/// 200 MiB of zeros that were written: holes would be through too soon.
 fn site() -> Site {
     let mut site = Site::new(4, true, None);
     for n in 0..FILES {
-        let file = fs::File::create(site.source().join(format!("big{n}"))).expect("created");
-        file.set_len(FILE_BYTES).expect("sized");
+        fs::write(site.source().join(format!("big{n}")), vec![0; FILE_BYTES as usize]).expect("written");
     }
     site.new = image::read(&site.source());
     site

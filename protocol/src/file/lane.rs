@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Partial, Requested, VerifiedFile, Violation};
-use crate::frame::{FailedEntry, FileBegin, FileEnd, Frame};
+use crate::frame::{FailedEntry, FileBegin, FileEnd, FileZeros, Frame};
 use crate::hash::Hasher;
 use crate::ids::{Digest, EntryIndex};
 use crate::manifest::{Manifest, Node};
@@ -21,6 +21,8 @@ pub enum LaneStep {
     Continue(EntryIndex, u64),
     /// Append these bytes, hashed already.
     Write(Bytes),
+    /// The next so many bytes are zeros, hashed already: a hole, where the disk can have one.
+    Zeros(u32),
     /// Unpack this into a buffer of [`Packed::unpacked`] bytes and give the result to [`LaneReceiver::unpacked`].
     Unpack(Packed),
     /// Close and keep the file.
@@ -43,6 +45,7 @@ pub struct LaneReceiver {
     requested: Arc<Requested>,
     max_chunk: usize,
     takes_packed: bool,
+    takes_zeros: bool,
     current: Option<Incoming>,
 }
 
@@ -60,12 +63,18 @@ struct Incoming {
 impl LaneReceiver {
     /// A lane of a session over this manifest. Chunks over `max_chunk` bytes break what was agreed.
     pub fn new(manifest: Arc<Manifest>, requested: Arc<Requested>, max_chunk: u32) -> Self {
-        Self { manifest, requested, max_chunk: max_chunk as usize, takes_packed: false, current: None }
+        let max_chunk = max_chunk as usize;
+        Self { manifest, requested, max_chunk, takes_packed: false, takes_zeros: false, current: None }
     }
 
     /// Whether packed chunks were agreed on; without that they are refused.
     pub fn taking_packed(self, agreed: bool) -> Self {
         Self { takes_packed: agreed, ..self }
+    }
+
+    /// Whether holes were agreed on; without that their frames are refused.
+    pub fn taking_zeros(self, agreed: bool) -> Self {
+        Self { takes_zeros: agreed, ..self }
     }
 
     /// The entry that is under way.
@@ -82,6 +91,7 @@ impl LaneReceiver {
             Frame::FileBegin(begin) => self.begin(begin),
             Frame::FileChunk(bytes) => self.chunk(bytes),
             Frame::FilePacked(packed) => self.packed(packed),
+            Frame::FileZeros(FileZeros { len }) => self.zeros(len),
             Frame::FileEnd(end) => self.end(end),
             Frame::Hello(_)
             | Frame::Ack(_)
@@ -126,8 +136,8 @@ impl LaneReceiver {
     }
 
     /// The lane is gone: what there is of the current file, to be continued later; none if that is nothing, or if the
-    /// file has failed and what is staged of it is to be thrown away. Every [`LaneStep::Write`] and
-    /// [`LaneStep::Unpack`] must have been done.
+    /// file has failed and what is staged of it is to be thrown away. Every [`LaneStep::Write`],
+    /// [`LaneStep::Zeros`] and [`LaneStep::Unpack`] must have been done.
     ///
     /// A file of which all bytes are here and right, and only `file_end` is not, is kept too: its offset is its size.
     pub fn suspend(self) -> Option<Partial> {
@@ -172,6 +182,22 @@ impl LaneReceiver {
         }
         // what is passed over need not be unpacked
         Ok(if self.admits(packed.unpacked() as usize)? { LaneStep::Unpack(packed) } else { LaneStep::Ignore })
+    }
+
+    fn zeros(&mut self, len: u32) -> Result<LaneStep, Violation> {
+        if !self.takes_zeros {
+            return Err(Violation::unexpected("a hole that was not agreed on"));
+        }
+        if len == 0 {
+            return Err(Violation::unexpected("an empty chunk"));
+        }
+        if !self.admits(len as usize)? {
+            return Ok(LaneStep::Ignore);
+        }
+        if let Some(file) = &mut self.current {
+            file.hash.update_zeros(u64::from(len));
+        }
+        Ok(LaneStep::Zeros(len))
     }
 
     fn chunk(&mut self, bytes: Bytes) -> Result<LaneStep, Violation> {

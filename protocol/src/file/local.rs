@@ -53,6 +53,12 @@ impl LocalFile {
         self.hash.update(bytes);
     }
 
+    /// Takes a hole of so many bytes.
+    pub fn update_zeros(&mut self, len: u64) {
+        self.len = self.len.saturating_add(len);
+        self.hash.update_zeros(len);
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> u64 {
         self.len

@@ -11,13 +11,14 @@ pub struct ManifestBuilder {
     root_mode: Option<u32>,
     root_mtime: Option<Mtime>,
     outline: bool,
+    holes: u64,
     entries: EntryBlock,
 }
 
 impl ManifestBuilder {
     /// Starts a manifest for a root directory with these attributes.
     pub fn new(root_mode: Option<u32>, root_mtime: Option<Mtime>) -> Self {
-        Self { root_mode, root_mtime, outline: false, entries: EntryBlock::default() }
+        Self { root_mode, root_mtime, outline: false, holes: 0, entries: EntryBlock::default() }
     }
 
     /// Starts an outline: no file that has bytes comes with its SHA-256 (SPEC §4.6).
@@ -42,17 +43,24 @@ impl ManifestBuilder {
         self.entries.commit(entry)
     }
 
+    /// So many bytes of the files are holes.
+    pub fn add_holes(&mut self, bytes: u64) {
+        self.holes = self.holes.saturating_add(bytes);
+    }
+
     /// Seals the manifest: header in front, SHA-256 over all.
     ///
     /// # Errors
     /// The manifest is larger than 256 MiB.
     pub fn finish(self) -> Result<Manifest, ManifestError> {
+        let total_bytes = self.entries.total_bytes;
         let header = ManifestHeader {
             entry_count: self.entries.len(),
-            total_bytes: self.entries.total_bytes,
+            total_bytes,
             root_mode: self.root_mode,
             root_mtime: self.root_mtime,
             outline: self.outline,
+            data_bytes: Some(total_bytes.saturating_sub(self.holes)).filter(|data| *data < total_bytes),
         };
         self.entries.seal(header)
     }

@@ -33,11 +33,12 @@ impl From<minicbor::decode::Error> for EntryRefused {
 
 type Refused<T> = Result<T, EntryRefused>;
 
-/// Keys: 0 schema_version, 1 entry_count, 2 total_bytes, 3 root_mode, 4 root_mtime_ms, 5 root_mtime_ns, 6 outline.
+/// Keys: 0 schema_version, 1 entry_count, 2 total_bytes, 3 root_mode, 4 root_mtime_ms, 5 root_mtime_ns, 6 outline,
+/// 7 data_bytes.
 pub(super) fn encode_header(header: &ManifestHeader, out: &mut Vec<u8>) {
     let mut e = Encoder::new(out);
     let root = u64::from(header.root_mode.is_some()) + 2 * u64::from(header.root_mtime.is_some());
-    let fields = 3 + root + u64::from(header.outline);
+    let fields = 3 + root + u64::from(header.outline) + u64::from(header.data_bytes.is_some());
     infallible(|| {
         e.map(fields)?.u8(0)?.u32(SCHEMA_VERSION)?.u8(1)?.u64(header.entry_count)?.u8(2)?.u64(header.total_bytes)?;
         if let Some(mode) = header.root_mode {
@@ -49,6 +50,9 @@ pub(super) fn encode_header(header: &ManifestHeader, out: &mut Vec<u8>) {
         if header.outline {
             e.u8(6)?.bool(true)?;
         }
+        if let Some(data) = header.data_bytes {
+            e.u8(7)?.u64(data)?;
+        }
         Ok(())
     });
 }
@@ -58,7 +62,7 @@ pub(super) fn decode_header(raw: &[u8]) -> Refused<(u32, ManifestHeader)> {
     let mut d = Decoder::new(raw);
     let fields = definite_map(&mut d)?;
     let (mut version, mut count, mut total, mut mode, mut ms, mut ns) = (None, None, None, None, None, None);
-    let mut outline = false;
+    let (mut outline, mut data_bytes) = (false, None);
     for _ in 0..fields {
         match d.u8()? {
             0 => version = Some(d.u32()?),
@@ -68,18 +72,24 @@ pub(super) fn decode_header(raw: &[u8]) -> Refused<(u32, ManifestHeader)> {
             4 => ms = Some(d.i64()?),
             5 => ns = Some(d.u32()?),
             6 => outline = d.bool()?,
+            7 => data_bytes = Some(d.u64()?),
             _ => return Err(EntryRefused::Form("an unknown field")),
         }
     }
     let (Some(version), Some(entry_count), Some(total_bytes)) = (version, count, total) else {
         return Err(EntryRefused::Form("a field is missing"));
     };
-    let header = ManifestHeader { entry_count, total_bytes, root_mode: mode, root_mtime: mtime(ms, ns)?, outline };
+    let root_mtime = mtime(ms, ns)?;
+    let header = ManifestHeader { entry_count, total_bytes, root_mode: mode, root_mtime, outline, data_bytes };
     if version == SCHEMA_VERSION {
         let mut again = Vec::with_capacity(raw.len());
         encode_header(&header, &mut again);
         if again != raw {
             return Err(EntryRefused::Form("not the shortest, ordered encoding"));
+        }
+        // SPEC §4.1
+        if data_bytes.is_some_and(|data| data >= total_bytes) {
+            return Err(EntryRefused::Form("data that is not less than the whole"));
         }
     }
     Ok((version, header))

@@ -18,6 +18,7 @@ impl Manifest {
             return None;
         }
         let mut builder = ManifestBuilder::new(self.header.root_mode, self.header.root_mtime);
+        builder.add_holes(self.total_bytes() - self.data_bytes());
         for (index, entry) in self.entries() {
             let node = match entry.node {
                 Node::File { size, sha256: None } => Node::File { size, sha256: Some(sha256(index)?) },

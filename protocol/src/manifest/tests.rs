@@ -108,6 +108,45 @@ fn chunks_hold_whole_entries_within_the_limits() {
     assert_eq!(assemble(&m).expect("valid").len(), 10_000);
 }
 
+// SPEC §4.1
+#[test]
+fn holes_are_told_if_there_are_any_and_data_is_never_as_much_as_the_whole() {
+    let with_holes = |holes| {
+        let mut builder = ManifestBuilder::new(None, None);
+        [file("a", 0), file("b", 9)].iter().for_each(|e| builder.push(e).expect("valid"));
+        builder.add_holes(holes);
+        builder.finish().expect("valid")
+    };
+    let dense = with_holes(0);
+    assert_eq!((dense.header().data_bytes, dense.data_bytes()), (None, 9));
+    for (holes, data) in [(1, 8), (9, 0), (10, 0)] {
+        let manifest = assemble(&with_holes(holes)).expect("it survives the wire");
+        assert_eq!(
+            (manifest.header().data_bytes, manifest.data_bytes(), manifest.total_bytes()),
+            (Some(data), data, 9)
+        );
+        assert_ne!(manifest.sha256(), dense.sha256());
+    }
+    for data_bytes in [9, 10, u64::MAX].map(Some) {
+        let mut body = Vec::new();
+        canonical::encode_header(&ManifestHeader { data_bytes, ..*dense.header() }, &mut body);
+        let code = ManifestAssembler::begin(&body).map_err(|e| e.code()).err();
+        assert_eq!(code, Some(Code::ManifestInvalid), "{data_bytes:?}");
+    }
+}
+
+// SPEC §4.1, §4.6
+#[test]
+fn an_outline_and_its_seal_have_the_same_holes() {
+    let mut builder = ManifestBuilder::outline(None, None);
+    builder.push(&unhashed("a", 5)).expect("valid");
+    builder.add_holes(4);
+    let outline = builder.finish().expect("valid");
+    let sealed = outline.seal(|_| Some(Digest([7; 32]))).expect("every hash is known");
+    assert_eq!((outline.header().data_bytes, sealed.header().data_bytes), (Some(1), Some(1)));
+    assert_eq!(sealed.outline_sha256(), outline.sha256());
+}
+
 fn outline(entries: &[Entry<'_>]) -> Result<Manifest, ManifestError> {
     let mut builder = ManifestBuilder::outline(Some(0o700), None);
     entries.iter().try_for_each(|e| builder.push(e))?;

@@ -250,7 +250,7 @@ proptest! {
                         importer::Input::Files(vec![FileReport::Ok(file)])
                     }
                     Ok(LaneStep::Drop { entry, .. }) => importer::Input::Files(vec![FileReport::Failed(entry)]),
-                    Ok(LaneStep::Unpack(_)) => unreachable!("not agreed"),
+                    Ok(LaneStep::Unpack(_) | LaneStep::Zeros(_)) => unreachable!("not agreed"),
                     Ok(LaneStep::Create(_) | LaneStep::Continue(..) | LaneStep::Write(_) | LaneStep::Ignore) => importer::Input::Tick,
                     Err(violation) => importer::Input::LaneViolation(violation),
                 };

@@ -228,6 +228,7 @@ pub(crate) fn every_frame(tree: &Tree) -> Vec<Frame> {
         begin(tree, EntryIndex(0)),
         Frame::FileChunk(Bytes::from_static(b"x")),
         Frame::FilePacked(packed()),
+        Frame::FileZeros(me_sync_protocol::frame::FileZeros { len: 300 }),
         end(EntryIndex(0)),
         Frame::PhaseEnd(PhaseEnd { files: 2, bytes: 0 }),
         retry_request(1, &[1], false),

@@ -67,6 +67,7 @@ pub(crate) fn granted() -> Granted {
         max_chunk: 256 << 10,
         source_name: "source".into(),
         zstd: false,
+        holes: false,
     }
 }
 
@@ -212,6 +213,7 @@ impl Peer {
             max_chunk: 256 << 10,
             late_hashes: None,
             zstd: false,
+            holes: false,
         }
     }
 
@@ -470,6 +472,8 @@ pub(crate) struct Served {
     pub(crate) bytes: u64,
     /// … and packed.
     pub(crate) packed: u64,
+    /// … and as holes.
+    pub(crate) zeros: u64,
     /// Files that came to their end.
     pub(crate) ended: usize,
 }
@@ -519,6 +523,7 @@ impl Importing {
                         Frame::FileBegin(begin) => served.files.push(begin.index.0),
                         Frame::FileChunk(bytes) => served.bytes += bytes.len() as u64,
                         Frame::FilePacked(packed) => served.packed += u64::from(packed.unpacked()),
+                        Frame::FileZeros(zeros) => served.zeros += u64::from(zeros.len),
                         Frame::FileEnd(_) => served.ended += 1,
                         _ => {}
                     }

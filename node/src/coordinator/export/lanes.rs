@@ -111,6 +111,7 @@ impl ExportJob {
                     reader: snapshot.reader(),
                     chunk: session.granted.max_chunk as usize,
                     compression: if session.granted.zstd { shared.compression } else { Compression::Never },
+                    sends_holes: session.granted.holes,
                     meter: session.meter.clone(),
                     keeper: keeper.clone(),
                     stop: connection.stop.clone(),

@@ -200,7 +200,8 @@ impl ImportJob {
         match (entry, &mut self.session) {
             (Entry::Resumed(resumed), Some(session)) => {
                 tracing::info!(session = %session.id.short(), "session resumed");
-                (session.lanes, session.max_chunk, session.zstd) = (resumed.lanes, resumed.max_chunk, resumed.zstd);
+                (session.lanes, session.max_chunk) = (resumed.lanes, resumed.max_chunk);
+                (session.zstd, session.holes) = (resumed.zstd, resumed.holes);
                 // this is the tree that was meant: whatever else the person's ticket opens, the session does not end for it
                 if let Some(Ok(ticket)) = self.record.as_ref().map(|r| Ticket::parse(r.ticket_text.expose())) {
                     self.ticket = ticket;
@@ -213,7 +214,8 @@ impl ImportJob {
                 return self.end(failure.into_outcome(), Left::Failed(Code::ManifestChanged), shared);
             }
             (Entry::Granted(granted), Some(session)) if session.id == granted.session_id => {
-                (session.lanes, session.max_chunk, session.zstd) = (granted.lanes, granted.max_chunk, granted.zstd);
+                (session.lanes, session.max_chunk) = (granted.lanes, granted.max_chunk);
+                (session.zstd, session.holes) = (granted.zstd, granted.holes);
             }
             (Entry::Granted(granted), _) => self.granted(peer, granted, shared),
         }
@@ -254,6 +256,7 @@ impl ImportJob {
             lanes: granted.lanes,
             max_chunk: granted.max_chunk,
             zstd: granted.zstd,
+            holes: granted.holes,
             manifest: None,
             moved_before: before.as_ref().map_or(0, |s| s.moved_before),
             meter: before.map_or_else(|| Arc::new(LaneMeter::new(self.throttle.clone())), |s| s.meter),
@@ -315,7 +318,8 @@ impl ImportJob {
         connection.lanes_open |= 1 << number;
         let lane = RecvLane {
             receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk)
-                .taking_packed(session.zstd),
+                .taking_packed(session.zstd)
+                .taking_zeros(session.holes),
             writer: staging.writer(),
             meter: session.meter.clone(),
             stop: connection.stop.clone(),

@@ -314,6 +314,7 @@ impl ImportJob {
                     lanes: record.grant.lanes,
                     max_chunk: record.grant.max_chunk,
                     zstd: false,
+                    holes: false,
                     manifest,
                     meter: Arc::new(LaneMeter::new(self.throttle.clone())),
                     moved_before: 0,

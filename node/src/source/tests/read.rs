@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use me_sync_protocol::reason::{Code, FailureReason};
 use rustix::fs::{CWD, Mode, RenameFlags, mkfifoat, renameat_with};
 
-use super::super::beneath::{DirCache, OpenRefused, open_looked_at};
+use super::super::beneath::{DirCache, OpenRefused, Opened, open_looked_at};
 use super::super::tree::Stamp;
 use super::*;
 
@@ -233,7 +233,7 @@ fn racing_a_directory_against_a_symlink_never_opens_a_file_outside() {
         while_swapping(&ground.root.join("x"), "a", "b", 2000, || {
             dirs.clear();
             match dirs.open_file(root.as_fd(), "x/a/f") {
-                Ok((file, _)) => {
+                Ok(Opened { file, .. }) => {
                     let mut text = String::new();
                     File::from(file).read_to_string(&mut text).unwrap();
                     assert_eq!(text, "inside");
@@ -258,7 +258,7 @@ fn racing_a_file_against_a_symlink_a_fifo_and_a_directory_never_blocks_and_never
         let (mut opened, mut refused) = (0, 0);
         while_swapping(&ground.root.join("d"), "f", "g", 2000, || {
             match dirs.open_file(root.as_fd(), "d/f") {
-                Ok((file, _)) => {
+                Ok(Opened { file, .. }) => {
                     let mut text = String::new();
                     File::from(file).read_to_string(&mut text).unwrap();
                     assert_eq!(text, "inside");
@@ -296,7 +296,7 @@ fn a_file_is_the_hashed_one_only_if_device_inode_size_and_both_times_agree() {
     let index = index_of(&snapshot, "f");
     let entry = snapshot.manifest().entry(index).unwrap();
     let root = File::open(&ground.root).unwrap();
-    let (_, stamp) = open_looked_at(root.as_fd(), "f").unwrap();
+    let stamp = open_looked_at(root.as_fd(), "f").unwrap().stamp;
     assert!(snapshot.holds(index, &entry, &stamp));
     let others = [
         Stamp { dev: stamp.dev + 1, ..stamp },

@@ -218,6 +218,80 @@ fn what_is_passed_over_is_counted_by_its_declared_length_and_not_unpacked() {
     assert_eq!(short.handle(Frame::FilePacked(packed.clone())).map_err(|v| v.code), Err(Code::SizeMismatch));
 }
 
+/// A file of `size` zeros, begun on a lane where holes are agreed on or not.
+fn lane_of_zeros(size: usize, max_chunk: u32, takes_zeros: bool) -> LaneReceiver {
+    let content = vec![0; size];
+    let mut builder = ManifestBuilder::new(None, None);
+    let node = Node::File { size: size as u64, sha256: Some(digest(&content)) };
+    builder
+        .push(&Entry { path: RelPath::parse("disk").expect("valid"), node, mode: None, mtime: None })
+        .expect("valid");
+    let requested = Requested::none_of(1);
+    requested.request(EntryIndex(0));
+    let manifest = Arc::new(builder.finish().expect("valid"));
+    let mut lane = LaneReceiver::new(manifest, Arc::new(requested), max_chunk).taking_zeros(takes_zeros);
+    lane.handle(begin(0, &content)).expect("requested");
+    lane
+}
+
+fn hole(len: u32) -> Frame {
+    Frame::FileZeros(FileZeros { len })
+}
+
+// SPEC §5.4
+#[test]
+fn a_hole_counts_and_hashes_as_the_zeros_it_stands_for_beside_raw_ones() {
+    let mut lane = lane_of_zeros(5000, 4096, true);
+    assert_eq!(lane.handle(hole(4096)), Ok(LaneStep::Zeros(4096)));
+    assert_eq!(lane.handle(chunk(&[0; 4])), Ok(LaneStep::Write(Bytes::from_static(&[0; 4]))));
+    assert_eq!(lane.handle(hole(900)), Ok(LaneStep::Zeros(900)));
+    let whole = VerifiedFile { index: EntryIndex(0), size: 5000, sha256: digest(&[0; 5000]) };
+    assert_eq!(lane.handle(end(0)), Ok(LaneStep::Keep(whole)));
+    let mut short = lane_of_zeros(5000, 4096, true);
+    short.handle(hole(4096)).expect("inside");
+    assert_eq!(short.handle(end(0)), Ok(failed(0, FailureReason::SizeMismatch)));
+}
+
+// SPEC §5.4, §6.2
+#[test]
+fn holes_that_are_not_agreed_empty_or_too_large_end_the_session() {
+    let code = |mut lane: LaneReceiver, len| lane.handle(hole(len)).map_err(|v| v.code).err();
+    assert_eq!(code(lane_of_zeros(300, 4096, false), 300), Some(Code::FrameUnexpected));
+    assert_eq!(code(lane_of_zeros(300, 4096, false).taking_packed(true), 300), Some(Code::FrameUnexpected));
+    assert_eq!(code(lane_of_zeros(300, 4096, true), 0), Some(Code::FrameUnexpected));
+    assert_eq!(code(lane_of_zeros(9000, 4096, true), 4097), Some(Code::FrameTooLarge));
+    assert_eq!(code(lane().taking_zeros(true), 1), Some(Code::FrameUnexpected), "outside a file");
+}
+
+// SPEC §5.4
+#[test]
+fn a_hole_past_the_end_of_its_file_is_passed_over_and_one_without_end_ends_the_session() {
+    let mut lane = lane_of_zeros(200, 4096, true);
+    assert_eq!(lane.handle(hole(300)), Ok(LaneStep::Ignore), "100 bytes too many");
+    assert_eq!(lane.handle(hole(4000)).map_err(|v| v.code), Err(Code::SizeMismatch));
+    let mut lane = lane_of_zeros(200, 4096, true);
+    lane.handle(hole(201)).expect("patience");
+    assert_eq!(lane.handle(end(0)), Ok(failed(0, FailureReason::SizeMismatch)));
+}
+
+// SPEC §5.4, §6.4
+#[test]
+fn a_file_that_was_left_in_a_hole_goes_on_there() {
+    let mut lane = lane_of_zeros(5000, 4096, true);
+    lane.handle(hole(4000)).expect("inside");
+    let manifest = Arc::clone(&lane.manifest);
+    let partial = lane.suspend().expect("so far it is right");
+    assert_eq!(partial.offset(), 4000);
+    let requested = Requested::with_partial(1, [partial]);
+    requested.request(EntryIndex(0));
+    // the next conversation agreed on none
+    let mut lane = LaneReceiver::new(manifest, Arc::new(requested), 4096);
+    let begin = FileBegin { index: EntryIndex(0), size: 5000, sha256: Some(digest(&[0; 5000])), offset: 4000 };
+    assert_eq!(lane.handle(Frame::FileBegin(begin)), Ok(LaneStep::Continue(EntryIndex(0), 4000)));
+    lane.handle(chunk(&[0; 1000])).expect("the rest");
+    assert!(matches!(lane.handle(end(0)), Ok(LaneStep::Keep(_))));
+}
+
 fn continued(offset: u64) -> Frame {
     Frame::FileBegin(FileBegin { index: EntryIndex(0), size: 5, sha256: Some(digest(b"alpha")), offset })
 }

@@ -131,7 +131,7 @@ impl Pair {
                 file.extend_from_slice(&bytes);
                 None
             }
-            Ok(LaneStep::Unpack(_)) => unreachable!("nobody packs here"),
+            Ok(LaneStep::Unpack(_) | LaneStep::Zeros(_)) => unreachable!("nobody packs here"),
             Ok(LaneStep::Keep(file)) => {
                 let right = self.disk.files.get(&file.index()).is_some_and(|b| *b == self.target().bytes(file.index()));
                 self.assert(right, "a file is never kept with wrong bytes");

@@ -140,7 +140,7 @@ pub struct Completion {
     pub reused_bytes: u64,
     /// Bytes of file content that went over the network in this process.
     pub payload_bytes: u64,
-    /// As how many bytes it went: fewer where it was packed.
+    /// As how many bytes it went: fewer where it was packed, none for holes.
     pub wire_bytes: u64,
     /// What was left out or adapted: skipped entries, dropped mode bits.
     pub notes: Vec<String>,
@@ -204,7 +204,7 @@ pub struct JobView {
     pub reused_bytes: u64,
     /// Bytes of file content that went over the network in this process, those sent again included.
     pub payload_bytes: u64,
-    /// As how many bytes it went: fewer where it was packed.
+    /// As how many bytes it went: fewer where it was packed, none for holes.
     pub wire_bytes: u64,
     /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
     pub review: Option<Review>,

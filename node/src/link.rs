@@ -178,7 +178,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 mod tests {
     use super::*;
     use futures::io::Cursor;
-    use me_sync_protocol::frame::{Abort, PendingRequest};
+    use me_sync_protocol::frame::{Abort, FileZeros, PendingRequest};
     use me_sync_protocol::packed::Packed;
     use me_sync_protocol::reason::Code;
 
@@ -217,7 +217,8 @@ mod tests {
         // 256 KiB of the letter a
         let zstd = b"\x28\xb5\x2f\xfd\xa0\x00\x00\x04\x00\x02\x00\x10a\x03\x00\x10a";
         let packed = Packed::new(256 << 10, zstd[..].into()).unwrap();
-        let frames = vec![Frame::FilePacked(packed); 1001];
+        let hole = Frame::FileZeros(FileZeros { len: 256 << 10 });
+        let frames = [vec![Frame::FilePacked(packed); 1001], vec![hole; 1001]].concat();
         let mut link = reader(bytes(&frames));
         let mut got = 0;
         loop {

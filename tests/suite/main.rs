@@ -12,6 +12,7 @@ mod packed;
 mod retry;
 mod review;
 mod several;
+mod sparse;
 mod stalls;
 mod support;
 mod tickets;

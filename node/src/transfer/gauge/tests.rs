@@ -135,3 +135,13 @@ fn lanes_without_work_tell_nothing() {
     run.pass(TEXT, 10);
     assert!(!run.packs);
 }
+
+#[test]
+fn a_hole_is_no_content_that_packs() {
+    let meter = crate::transfer::LaneMeter::default();
+    for (counter, bytes) in [(&meter.payload, 1000), (&meter.holes, 900), (&meter.wire, 100)] {
+        counter.store(bytes, Ordering::Relaxed);
+    }
+    let reading = meter.reading();
+    assert_eq!((reading.content, reading.wire), (100, 100));
+}

@@ -58,7 +58,7 @@ use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::clock::Clock;
 use crate::limit::{Limiter, Throttle};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
-use crate::source::Outline;
+use crate::source::{Outline, Source};
 use crate::staging::{StateDir, Target};
 use crate::store::{ImportRecord, StoreHandle};
 use crate::transfer::{Compression, LaneReport};
@@ -97,6 +97,8 @@ enum Event {
 enum JobEvent {
     /// Exporter: what an outline left is hashed.
     Rest(Box<Hashed>),
+    /// Exporter: a tree that changed was looked at again.
+    Rescanned(Box<Result<Source, Failure>>),
     /// Exporter: a control stream came in and is acknowledged.
     ControlAccepted(SessionId, PeerId, Box<Stream>),
     /// Something on the control stream of this conversation.
@@ -368,6 +370,7 @@ impl Coordinator {
             Event::Hashed(id, hashed) => self.hashed(id, &hashed),
             Event::Outlined(id, outline) => self.outlined(id, outline),
             Event::Job(id, JobEvent::Finished(outcome)) => self.finished(id, *outcome),
+            Event::Job(id, JobEvent::Rescanned(result)) => self.rescanned(id, *result),
             Event::Job(id, event) => match self.jobs.get_mut(&id) {
                 Some(Job::Export(job)) => {
                     let hashed = matches!(event, JobEvent::Rest(_));
@@ -509,6 +512,7 @@ fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
         | JobEvent::Checkpointed(_)
         | JobEvent::Swapping
         | JobEvent::Applied(_)
+        | JobEvent::Rescanned(_)
         | JobEvent::Finished(_) => tracing::error!("an importer's event at an exporter"),
     }
 }
@@ -525,7 +529,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
-        JobEvent::Rest(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
+        JobEvent::Rest(_) | JobEvent::Rescanned(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");
         }
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 use me_sync_protocol::frame::{FailedEntry, FinalizeRequest, Frame, RetryBegin, RetryEnd, RetryRequest};
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::message::Redeem;
+use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::{Code, FailureReason};
 
 use crate::support::peer::{Exporting, Peer, begin, begin_late, chunk, end_late, finalize, phase_end};
 use crate::support::raw::{self, Listing, dir, file, file_late};
 use crate::support::tree::{self, assert_images, image};
 use crate::support::world::{World, refused};
-use crate::support::{TestNode, completed, failed, migrate};
+use crate::support::{TestNode, completed, failed, leftovers, migrate};
 
 /// A node whose sources are never hashed when somebody asks for them.
 async fn cold() -> TestNode {
@@ -180,5 +181,42 @@ async fn a_wrong_hash_at_the_end_costs_the_file_and_a_wrong_seal_the_session() {
                 assert!(!target.exists(), "{what}");
             }
         }
+    }
+}
+
+/// Four files that keep the lanes busy, and some behind them that are there in time to be changed.
+fn busy(at: &Path) {
+    for name in ["a", "b", "c", "d"] {
+        tree::file(at, name, 3 << 20, 0o644);
+    }
+    for name in ["x", "y", "z"] {
+        tree::file(at, name, 5000, 0o644);
+    }
+}
+
+// SPEC §5.6-6
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_change_or_vanish_while_the_tree_is_sent_cost_nothing_but_themselves() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (n, exporter) in [cold().await, TestNode::start().await].into_iter().enumerate() {
+        let (source, target) = (dir.path().join(format!("source{n}")), dir.path().join(format!("target{n}")));
+        busy(&source);
+        let importer = TestNode::start().await;
+        let offer = exporter.offer(&source).await;
+        offer.job.set_limit(Some("200K".parse().expect("a rate")));
+        let into = importer.import(&offer.ticket, &target).await;
+        let mut views = into.watch();
+        views.wait_for(|v| v.phase == Phase::BulkTransferring && v.payload_bytes > 0).await.expect("it moves");
+        let first = into.view().session_id;
+        std::fs::write(source.join("x"), "another content").expect("written");
+        std::fs::remove_file(source.join("y")).expect("removed");
+        tree::file(&source, "new", 100, 0o600);
+        offer.job.set_limit(None);
+        let (sent, arrived) = (completed(&offer.job).await, completed(&into).await);
+        assert_ne!(into.view().session_id, first, "another session takes its place");
+        assert_images(&image(&source), &image(&target));
+        // nothing came twice
+        assert_eq!((sent.payload_bytes, arrived.payload_bytes), (arrived.bytes, arrived.bytes));
+        assert_eq!(leftovers(dir.path()), Vec::<std::path::PathBuf>::new());
     }
 }

@@ -56,25 +56,38 @@ impl Failure {
     }
 
     /// The retry rounds are over. When all failing files have one cause, that is what people can mend.
-    pub(super) fn exhausted(causes: impl IntoIterator<Item = Option<Code>>, role: Role) -> Self {
+    pub(super) fn exhausted(failing: &[(String, Option<Code>)], role: Role) -> Self {
         let general = Self::of(Code::RetryExhausted, role);
-        let mut causes = causes.into_iter();
-        let Some(first) = causes.next().flatten() else { return general };
-        if causes.any(|cause| cause != Some(first)) {
+        let general = Self { message: format!("{}: {}", general.message, names(failing)), ..general };
+        let Some((_, Some(first))) = failing.first() else { return general };
+        if failing.iter().any(|(_, cause)| cause != &Some(*first)) {
             return general;
         }
-        let cause = Self::of(first, role);
+        let cause = Self::of(*first, role);
         let hint = match first {
             // nothing that people can mend
             Code::HashMismatch | Code::SizeMismatch => "nothing was changed".to_owned(),
+            // a device that sends looks at its tree again by itself, but not for ever
+            Code::SourceChanged => "let them rest, or leave them out".to_owned(),
             // how to start again is said by whoever knows the session
             _ => cause.hint.trim_end_matches(" and start again").to_owned(),
         };
-        Self { message: format!("{}: {}", general.message, cause.message), hint, ..general }
+        Self { message: format!("{} ({})", general.message, cause.message), hint, ..general }
     }
 
     pub(super) fn into_outcome(self) -> Outcome {
         Outcome::Failed { code: self.code, message: self.message, hint: self.hint }
+    }
+}
+
+/// Failing files that a message names.
+const NAMED: usize = 3;
+
+fn names(failing: &[(String, Option<Code>)]) -> String {
+    let named: Vec<_> = failing.iter().take(NAMED).map(|(path, _)| path.as_str()).collect();
+    match failing.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 
@@ -131,7 +144,7 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
             "nothing was changed; see which files are named and mend the cause",
         ),
         Code::SourceChanged => {
-            ("the source changed while it was being sent", "close the programs that write there and start again")
+            ("the source kept changing while it was being sent", "close the programs that write there and start again")
         }
         Code::SourceUnreadable => {
             ("something in the source cannot be read", "mend its permissions, or leave it out with --skip-unreadable")
@@ -198,5 +211,23 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         | Code::ForbiddenOrigin
         | Code::BodyTooLarge
         | Code::PathNotAllowed => ("the request is not allowed", "see the documentation of the API"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_fail_for_one_reason_are_named_with_it_and_others_without() {
+        let all = |causes: &[Code]| {
+            let failing: Vec<_> = ('a'..).map(String::from).zip(causes.iter().copied().map(Some)).collect();
+            Failure::exhausted(&failing, Role::Exporter)
+        };
+        let failure = all(&[Code::SourceChanged; 5]);
+        assert_eq!(failure.code, Code::RetryExhausted);
+        assert!(failure.message.contains("a, b, c and 2 more") && failure.message.contains("kept changing"));
+        let failure = all(&[Code::SourceChanged, Code::IoError]);
+        assert!(failure.message.ends_with(": a, b"), "{}", failure.message);
     }
 }

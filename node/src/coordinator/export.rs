@@ -7,6 +7,7 @@
 mod hashing;
 mod lanes;
 mod record;
+mod rescan;
 mod status;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use self::hashing::Source;
 use self::lanes::Connection;
 pub(super) use self::record::first_record;
+use self::rescan::Rescan;
 use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
 use super::sources::Part;
@@ -55,6 +57,9 @@ pub(super) struct ExportJob {
     session: Option<Session>,
     /// Sessions that ended because the tree has changed. Their importer redeems the ticket again.
     former: Vec<SessionId>,
+    /// What goes on counting when another session takes the place of one.
+    traces: Option<Traces>,
+    rescan: Rescan,
     throttle: Throttle,
     rate: RateMeter,
     failure: Option<Failure>,
@@ -81,6 +86,14 @@ struct Session {
     meter: Arc<LaneMeter>,
     /// Whether to pack, in this conversation.
     gauge: Gauge,
+    moved_before: u64,
+}
+
+/// Figures of the sessions before, and the number of their last conversation.
+#[derive(Debug)]
+struct Traces {
+    conversation: u32,
+    meter: Arc<LaneMeter>,
     moved_before: u64,
 }
 
@@ -118,6 +131,8 @@ impl ExportJob {
             fresh,
             session: None,
             former: Vec::new(),
+            traces: None,
+            rescan: Rescan::default(),
             throttle,
             rate: RateMeter::default(),
             failure: None,
@@ -189,9 +204,9 @@ impl ExportJob {
         (self.record.created, self.record.last) = (LastSeen::now(), LastSeen::now());
         let mut session = Session::new(peer, granted, core, self.throttle.clone());
         session.takes_outline = late;
-        if let Some(before) = self.session.take() {
-            (session.conversation, session.meter) = (before.conversation, before.meter);
-            session.moved_before = before.moved_before;
+        let traces = self.session.take().map(Session::into_traces).or_else(|| self.traces.take());
+        if let Some(Traces { conversation, meter, moved_before }) = traces {
+            (session.conversation, session.meter, session.moved_before) = (conversation, meter, moved_before);
         }
         self.session = Some(session);
         self.note_manifest();
@@ -307,6 +322,7 @@ impl ExportJob {
                 if let Source::Outlined(outline) = &mut self.source {
                     hashed.iter().for_each(|(index, sha256)| outline.learn(*index, *sha256));
                 }
+                self.note_changed(&failed);
                 self.input(Input::Sent { files, bytes, failed, hashed }, shared);
             }
             LaneEvent::Closed => {
@@ -367,10 +383,11 @@ impl ExportJob {
             return self.finish(Err(Code::SessionExpired), shared);
         }
         let hashing = self.hashing_counters();
+        let is_rescanning = self.is_rescanning();
         if let Some(session) = &mut self.session {
             let moved = session.meter.moved.load(Ordering::Relaxed);
             let bytes = moved - std::mem::replace(&mut session.moved_before, moved);
-            let waiting_on_us = session.meter.waits_for_us();
+            let waiting_on_us = session.meter.waits_for_us() || is_rescanning;
             session.meter.flow.pack(session.gauge.look(now, session.meter.reading()));
             if matches!(self.source, Source::Hashing) {
                 self.input(Input::Hashing(hashing), shared);
@@ -485,5 +502,9 @@ impl Session {
             gauge: Gauge::default(),
             moved_before: 0,
         }
+    }
+
+    fn into_traces(self) -> Traces {
+        Traces { conversation: self.conversation, meter: self.meter, moved_before: self.moved_before }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
+use super::explain::Failure;
 use super::sources::{Hashed, HashingId};
 use super::{Coordinator, Job, MAX_JOBS, TicketParts, export};
-use crate::api::{JobHandle, JobView, Role};
+use crate::api::{JobHandle, JobId, JobView, Role};
 use crate::clock;
 use crate::source::{Outline, Source};
 use crate::store::ExportRecord;
@@ -83,6 +84,21 @@ impl Coordinator {
             Some(Job::Export(_) | Job::Import(_)) | None => outline.into_source(),
         };
         if let Some(begin) = self.sources.go_on(id, source) {
+            begin.run(self.shared.hashes.clone(), self.shared.events.clone());
+        }
+    }
+
+    /// The tree of an offer was looked at again, as it has changed: it is hashed anew, and its importer may redeem the
+    /// ticket for that.
+    pub(super) fn rescanned(&mut self, id: JobId, result: Result<Source, Failure>) {
+        let Some(Job::Export(job)) = self.jobs.get_mut(&id) else { return };
+        let Some(source) = job.rescanned(result, &self.shared) else { return };
+        let (part, begin) = self.sources.wait_for(source, &[id], || self.shared.late());
+        job.hash_again(part);
+        if job.session().is_none() {
+            self.tickets.supersede(id);
+        }
+        if let Some(begin) = begin {
             begin.run(self.shared.hashes.clone(), self.shared.events.clone());
         }
     }

@@ -106,7 +106,8 @@ impl Snapshot {
         Some((*self.files.devices.get(id.dev as usize)?, id.ino))
     }
 
-    fn path(&self, index: EntryIndex) -> String {
+    /// The path of an entry, relative to the root. Escape it before printing.
+    pub fn path(&self, index: EntryIndex) -> String {
         self.manifest.entry(index).map(|entry| entry.path.as_str().to_owned()).unwrap_or_default()
     }
 }

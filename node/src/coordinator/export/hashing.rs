@@ -55,6 +55,7 @@ impl ExportJob {
         }
         match result {
             Ok(snapshot) => self.sealed(snapshot, shared),
+            Err(failure) if self.rescan_after(&failure, shared) => {}
             Err(failure) => self.stop(failure, shared),
         }
     }
@@ -123,8 +124,8 @@ impl ExportJob {
     }
 
     /// The tree is not what it was when the session began: its importer has to redeem the ticket again.
-    fn supersede(&mut self, shared: &Shared) {
-        if let Some(session) = &mut self.session {
+    pub(super) fn supersede(&mut self, shared: &Shared) {
+        if let Some(mut session) = self.session.take() {
             tracing::info!(session = %session.id.short(), "the tree has changed since this session began");
             // tells an importer that is connected; others learn it when they come
             session.core.handle(shared.clock.now(), Input::Stop(Code::ManifestChanged)).ok();
@@ -135,7 +136,7 @@ impl ExportJob {
                 connection.let_go();
             }
             self.former.push(session.id);
-            self.session = None;
+            self.traces = Some(session.into_traces());
         }
     }
 

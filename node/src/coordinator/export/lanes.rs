@@ -82,8 +82,15 @@ impl ExportJob {
         self.withdraw_outline(shared);
     }
 
-    /// Hands a round to the lanes; the first round opens them.
+    /// A round is asked for.
     pub(super) fn send_files(&mut self, entries: Vec<EntryIndex>, partial: &[PartialFile], shared: &Shared) {
+        if !self.rescan_instead(&entries, shared) {
+            self.send_round(entries, partial, shared);
+        }
+    }
+
+    /// Hands a round to the lanes; the first round opens them.
+    pub(super) fn send_round(&mut self, entries: Vec<EntryIndex>, partial: &[PartialFile], shared: &Shared) {
         let Some(snapshot) = self.snapshot().cloned() else { return };
         let Some(session) = &mut self.session else { return };
         let Some(connection) = &mut session.connection else { return };

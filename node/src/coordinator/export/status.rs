@@ -31,10 +31,18 @@ impl ExportJob {
                 hint: "run `send` again for a new ticket; what it has is used again".to_owned(),
             },
             Code::RetryExhausted => {
-                let causes = self.session.iter().flat_map(|s| s.core.failures()).map(|(_, code)| Some(code));
-                let failure = Failure::exhausted(causes, Role::Exporter);
-                let hint =
-                    format!("{}; then run the same `send` again and `me-sync retry` on the other device", failure.hint);
+                let failing: Vec<_> = self.session.iter().flat_map(|s| s.core.failures()).collect();
+                let named = |(index, code)| (self.snapshot().map_or_else(String::new, |s| s.path(index)), Some(code));
+                let failing: Vec<_> = failing.into_iter().map(named).collect();
+                let failure = match failing.is_empty() {
+                    // they went out whole, and arrived wrong
+                    true => Failure::of(code, Role::Exporter),
+                    false => Failure::exhausted(&failing, Role::Exporter),
+                };
+                let hint = format!(
+                    "{}; then run the same `send` again and `me-sync retry` on the other device: only what is missing is sent",
+                    failure.hint
+                );
                 Failure { hint, ..failure }
             }
             // what it received is right, or its session would have ended before the tree was complete
@@ -62,7 +70,8 @@ impl ExportJob {
 
     /// Payload bytes that went over the network in this process, and as how many.
     fn payload(&self) -> (u64, u64) {
-        self.session.as_ref().map_or((0, 0), |s| s.meter.payload())
+        let meter = self.session.as_ref().map(|s| &s.meter).or(self.traces.as_ref().map(|t| &t.meter));
+        meter.map_or((0, 0), |meter| meter.payload())
     }
 
     pub(super) fn hashing_counters(&self) -> Counters {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use me_sync_protocol::importer::{Input, ReadyToApply};
 use me_sync_protocol::manifest::Manifest;
-use me_sync_protocol::reason::Code;
+use me_sync_protocol::reason::{Code, FailureReason};
 use tokio::task::JoinSet;
 
 use super::link::Link;
@@ -284,10 +284,15 @@ impl ImportJob {
     fn explain(&self, code: Code) -> Failure {
         match (code, &self.session) {
             (Code::RetryExhausted, Some(session)) => {
+                let path = |index| {
+                    let entry = session.manifest.as_ref().and_then(|manifest| manifest.entry(index));
+                    entry.map_or_else(String::new, |entry| entry.path.as_str().to_owned())
+                };
+                let cause = |index, reason: FailureReason| self.details.get(&index).map_or(reason.into(), |d| d.code);
                 let failing = session.core.failures().into_iter();
-                let causes =
-                    failing.map(|(index, reason)| Some(self.details.get(&index).map_or(reason.into(), |d| d.code)));
-                Failure::exhausted(causes, Role::Importer)
+                let failing: Vec<_> =
+                    failing.map(|(index, reason)| (path(index), Some(cause(index, reason)))).collect();
+                Failure::exhausted(&failing, Role::Importer)
             }
             _ => Failure::of(code, Role::Importer),
         }

@@ -370,6 +370,8 @@ impl ImportJob {
         (self.late_hashes, self.adoption, self.is_cold) = (false, None, false);
         self.checkpoints = Checkpoints::default();
         self.details.clear();
+        // that was said of the session before
+        self.told_by_peer = false;
         self.view.send_modify(|view| view.review = None);
         self.dial_first(shared);
     }

@@ -1,0 +1,138 @@
+//! The source is not what it was: the tree is looked at again instead of sending what can only fail again. Another
+//! session then takes the place of this one, with everything that has arrived (SPEC §5.6-6, §6.4-3).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::reason::Code;
+
+use super::ExportJob;
+use super::hashing::Source;
+use crate::api::Role;
+use crate::coordinator::explain::Failure;
+use crate::coordinator::sources::Part;
+use crate::coordinator::{Event, JobEvent, Shared};
+use crate::source::{self, ScanOptions};
+
+/// How often a tree that changes is looked at again. One that changes all the time is nobody's to send.
+const MOST: u32 = 3;
+
+/// What is known of changes of the source.
+#[derive(Debug, Default)]
+pub(super) struct Rescan {
+    done: u32,
+    /// Files that were not what they had been when it was their turn in this round.
+    changed: BTreeSet<EntryIndex>,
+    /// What waits for a look at the tree.
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    /// The round that is asked for.
+    Round { conversation: u32, entries: Vec<EntryIndex> },
+    /// The end of hashing.
+    Hashing(Failure),
+}
+
+impl ExportJob {
+    /// Files of a round that could not be sent.
+    pub(super) fn note_changed(&mut self, failed: &[(EntryIndex, Code)]) {
+        let changed = failed.iter().filter(|(_, code)| *code == Code::SourceChanged);
+        self.rescan.changed.extend(changed.map(|(index, _)| *index));
+    }
+
+    /// The tree is being looked at: the importer waits for us.
+    pub(super) fn is_rescanning(&self) -> bool {
+        self.rescan.waiting.is_some()
+    }
+
+    /// These are to be sent again. Of what has changed here nothing else will come than before.
+    pub(super) fn rescan_instead(&mut self, entries: &[EntryIndex], shared: &Shared) -> bool {
+        let changed = std::mem::take(&mut self.rescan.changed);
+        let Some(session) = &self.session else { return false };
+        if !entries.iter().any(|index| changed.contains(index)) || !self.may_rescan() {
+            return false;
+        }
+        tracing::info!(files = changed.len(), "the source has changed: it is looked at again");
+        let conversation = session.conversation;
+        self.look_again(Waiting::Round { conversation, entries: entries.to_vec() }, shared);
+        true
+    }
+
+    /// A file changed all the time while it was hashed, or is gone. False: that is the end.
+    pub(super) fn rescan_after(&mut self, failure: &Failure, shared: &Shared) -> bool {
+        let may = failure.code == Code::SourceChanged && self.may_rescan();
+        if may {
+            self.look_again(Waiting::Hashing(failure.clone()), shared);
+        }
+        may
+    }
+
+    fn may_rescan(&self) -> bool {
+        self.rescan.done < MOST && self.rescan.waiting.is_none()
+    }
+
+    fn look_again(&mut self, waiting: Waiting, shared: &Shared) {
+        self.rescan.done += 1;
+        self.rescan.waiting = Some(waiting);
+        let (root, options) = (self.record.root.clone(), ScanOptions::from(self.record.choices));
+        let (events, id) = (shared.events.clone(), self.id);
+        tokio::task::spawn_blocking(move || {
+            let scanned = source::Source::scan(&root, &options);
+            let scanned =
+                scanned.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), e.hint(), Role::Exporter));
+            // a coordinator that is gone does not need the news
+            events.blocking_send(Event::Job(id, JobEvent::Rescanned(Box::new(scanned)))).ok();
+        });
+    }
+
+    /// The tree was looked at. What is given back is to be hashed, for this offer.
+    pub(in crate::coordinator) fn rescanned(
+        &mut self,
+        result: Result<source::Source, Failure>,
+        shared: &Shared,
+    ) -> Option<source::Source> {
+        let waiting = self.rescan.waiting.take()?;
+        if self.is_over {
+            return None;
+        }
+        match (result, waiting) {
+            (Ok(source), Waiting::Hashing(_)) => Some(source),
+            (Ok(source), Waiting::Round { .. }) => {
+                // an outline whose conversation was lost meanwhile is being hashed, and that sees what has changed
+                let goes_on = self.session.as_ref().is_none_or(|s| s.core.is_finalizing());
+                if goes_on || matches!(self.source, Source::Hashing) {
+                    return None;
+                }
+                self.supersede(shared);
+                Some(source)
+            }
+            (Err(_), Waiting::Hashing(failure)) => {
+                self.stop(failure, shared);
+                None
+            }
+            (Err(failure), Waiting::Round { conversation, entries }) => {
+                tracing::warn!(code = %failure.code, "the source cannot be looked at again: {}", failure.message);
+                if self.session.as_ref().is_some_and(|s| s.conversation == conversation) {
+                    self.send_round(entries, &[], shared);
+                }
+                None
+            }
+        }
+    }
+
+    /// The tree is hashed anew.
+    pub(in crate::coordinator) fn hash_again(&mut self, part: Arc<Part>) {
+        self.hashing = part.progress.clone();
+        self.part = Some(part);
+        self.source = Source::Hashing;
+        let Some(session) = &self.session else { return };
+        let takes_outline = session.takes_outline;
+        self.came();
+        if takes_outline {
+            self.want_outline();
+        }
+    }
+}

@@ -56,7 +56,11 @@ pub struct ProgressView {
     pub bytes_received: u64,
     /// Sum of all file sizes.
     pub bytes_total: u64,
-    /// Payload bytes a second over the last seconds.
+    /// Files that the exporter has read for their hashes, while it does that before anything is sent.
+    pub files_hashed: Option<u64>,
+    /// Bytes in them, the files under way included.
+    pub bytes_hashed: Option<u64>,
+    /// Bytes a second over the last seconds: read for their hashes, or payload that moves.
     pub transfer_bps: u64,
     /// Retry round, 0 in the bulk.
     pub retry_round: u32,

@@ -103,18 +103,36 @@ fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
-/// Bytes a second over the last few seconds.
+/// Bytes a second over the last few seconds in which the same went on.
 #[derive(Debug, Default)]
 pub(crate) struct RateMeter {
     samples: std::collections::VecDeque<(Moment, u64)>,
+    what: Option<Moving>,
+}
+
+/// What a rate is of. Another one begins anew: seconds in which nothing was to move, other bytes, or an older limit say
+/// nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moving {
+    /// Bytes that are read for their hashes.
+    Hashed,
+    /// Bytes that go from one device to the other, under this limit.
+    Sent { limit: Option<u64> },
 }
 
 /// Over how long a rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(4);
 
 impl RateMeter {
-    /// Notes the running total and gives the rate.
-    pub(crate) fn sample(&mut self, now: Moment, total: u64) -> u64 {
+    /// Notes the running total and gives the rate; 0 while nothing moves.
+    pub(crate) fn sample(&mut self, now: Moment, what: Option<Moving>, total: u64) -> u64 {
+        if self.what != what {
+            self.what = what;
+            self.samples.clear();
+        }
+        if what.is_none() {
+            return 0;
+        }
         self.samples.push_back((now, total));
         while self.samples.len() > 2 && self.samples.front().is_some_and(|(at, _)| at.after(RATE_WINDOW) < now) {
             self.samples.pop_front();
@@ -133,13 +151,32 @@ mod tests {
     #[test]
     fn a_rate_is_the_average_of_the_last_seconds_only() {
         let at = |s| Moment(Duration::from_secs(s));
-        let mut meter = RateMeter::default();
-        assert_eq!(meter.sample(at(0), 0), 0);
-        assert_eq!(meter.sample(at(1), 1000), 1000);
+        let (mut meter, sent) = (RateMeter::default(), Some(Moving::Sent { limit: None }));
+        assert_eq!(meter.sample(at(0), sent, 0), 0);
+        assert_eq!(meter.sample(at(1), sent, 1000), 1000);
         for s in 2..=10 {
-            meter.sample(at(s), 1000);
+            meter.sample(at(s), sent, 1000);
         }
-        assert_eq!(meter.sample(at(11), 1000), 0);
+        assert_eq!(meter.sample(at(11), sent, 1000), 0);
+    }
+
+    #[test]
+    fn a_rate_knows_nothing_of_idle_time_of_hashing_or_of_an_older_limit() {
+        let at = |ms| Moment(Duration::from_millis(ms));
+        let (free, slow) = (Moving::Sent { limit: None }, Moving::Sent { limit: Some(100) });
+        let mut meter = RateMeter::default();
+        meter.sample(at(0), Some(Moving::Hashed), 0);
+        assert_eq!(meter.sample(at(1000), Some(Moving::Hashed), 9000), 9000);
+        // what was sent counts from 0 again, and that is no standstill
+        assert_eq!(meter.sample(at(1250), Some(free), 0), 0);
+        assert_eq!(meter.sample(at(1500), Some(free), 250), 1000);
+        for ms in (1750..9000).step_by(250) {
+            assert_eq!(meter.sample(at(ms), None, 250), 0);
+        }
+        assert_eq!(meter.sample(at(9000), Some(free), 250), 0);
+        assert_eq!(meter.sample(at(9500), Some(free), 1250), 2000);
+        assert_eq!(meter.sample(at(9750), Some(slow), 1250), 0);
+        assert_eq!(meter.sample(at(10_750), Some(slow), 1350), 100);
     }
 
     const DAY: u64 = 24 * 3600 * 1000;

@@ -537,11 +537,12 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
 
 fn state_of(view: &JobView) -> SessionState {
     let progress = &view.progress;
+    // SPEC §9.2-1: before anything is sent, what is hashed
     let counters = Counters {
-        files_ok: progress.files_ok,
+        files_ok: progress.files_hashed.unwrap_or(progress.files_ok),
         files_failed: progress.files_failed,
         files_total: progress.files_total,
-        bytes_done: progress.bytes_received,
+        bytes_done: progress.bytes_hashed.unwrap_or(progress.bytes_received),
         bytes_total: progress.bytes_total,
         retry_round: progress.retry_round,
     };

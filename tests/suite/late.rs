@@ -220,3 +220,22 @@ async fn files_that_change_or_vanish_while_the_tree_is_sent_cost_nothing_but_the
         assert_eq!(leftovers(dir.path()), Vec::<std::path::PathBuf>::new());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hashed_is_never_shown_as_sent() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    source(dir.path());
+    let node = TestNode::start().await;
+    let offer = node.offer(dir.path()).await;
+    let mut views = offer.job.watch();
+    let waits = |view: &me_sync_node::JobView| {
+        assert_eq!((view.progress.files_ok, view.progress.bytes_received), (0, 0), "{view:#?}");
+        view.progress.detail == "waiting for the other device"
+    };
+    let view = views.wait_for(waits).await.expect("it waits").clone();
+    assert_eq!((view.progress.files_total, view.progress.bytes_total), (5, 400_000));
+    assert_eq!((view.progress.bytes_hashed, view.progress.transfer_bps), (None, 0));
+    offer.job.abort().await;
+    failed(&offer.job).await;
+    assert_eq!(offer.job.view().progress.bytes_received, 0);
+}

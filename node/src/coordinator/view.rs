@@ -18,10 +18,19 @@ pub(super) fn progress(counters: Counters, in_flight: u64, bps: u64, detail: &st
         files_total: counters.files_total,
         bytes_received: counters.bytes_done.saturating_add(in_flight).min(counters.bytes_total),
         bytes_total: counters.bytes_total,
+        files_hashed: None,
+        bytes_hashed: None,
         transfer_bps: bps,
         retry_round: counters.retry_round,
         detail: detail.to_owned(),
     }
+}
+
+/// How far hashing is, before anything is sent. `there` is what the importer has of an earlier process.
+pub(super) fn hashing(hashed: Counters, there: (u64, u64), bps: u64, detail: &str) -> ProgressView {
+    let (files_ok, bytes_done) = (there.0.min(hashed.files_total), there.1);
+    let view = progress(Counters { files_ok, bytes_done, ..hashed }, 0, bps, detail);
+    ProgressView { files_hashed: Some(hashed.files_ok), bytes_hashed: Some(hashed.bytes_done), ..view }
 }
 
 /// A phase in words.

@@ -69,6 +69,7 @@ impl ExportJob {
     /// The core let go of its connection.
     pub(super) fn disconnected(&mut self, reset: bool, shared: &Shared) {
         let now = shared.clock.now();
+        self.note_counters();
         let Some(session) = &mut self.session else { return };
         let Some(connection) = session.connection.take() else { return };
         tracing::info!(session = %session.id.short(), reset, "the connection is lost; waiting for the importer");

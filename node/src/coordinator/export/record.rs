@@ -7,6 +7,7 @@ use me_sync_protocol::ids::{Secret, TicketId};
 use me_sync_protocol::reason::{Code, FailureReason};
 
 use super::ExportJob;
+use super::hashing::Source;
 use crate::api::PeerSummary;
 use crate::clock::LastSeen;
 use crate::coordinator::Shared;
@@ -120,9 +121,13 @@ impl ExportJob {
             .collect()
     }
 
-    fn note_counters(&mut self) {
+    pub(super) fn note_counters(&mut self) {
         if let Some(session) = &self.session {
             let counters = session.core.counters();
+            // one that was not asked for anything yet knows less than the record; while hashing it counts something else
+            if matches!(self.source, Source::Hashing) || (counters.files_ok, counters.bytes_done) == (0, 0) {
+                return;
+            }
             (self.record.files_ok, self.record.bytes_ok) = (counters.files_ok, counters.bytes_done);
         }
     }

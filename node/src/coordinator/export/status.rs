@@ -9,6 +9,7 @@ use me_sync_protocol::reason::Code;
 use super::ExportJob;
 use super::hashing::Source;
 use crate::api::{Completion, Role, WaitingView};
+use crate::clock::Moving;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::view;
 use crate::limit::Rate;
@@ -85,13 +86,29 @@ impl ExportJob {
         }
     }
 
+    /// Until the importer says what it has, what is on record is all that is known of that.
+    fn with_earlier(&self, counters: Counters, phase: Phase) -> Counters {
+        let is_open = matches!(phase, Phase::NearbyConnecting | Phase::WaitingForPeer | Phase::ManifestReceiving);
+        if !is_open || counters.bytes_done > 0 || counters.files_ok > 0 {
+            return counters;
+        }
+        let files_ok = self.record.files_ok.min(counters.files_total);
+        Counters { files_ok, bytes_done: self.record.bytes_ok, ..counters }
+    }
+
     /// Brings the view up to date.
     pub(super) fn refresh(&mut self, now: Moment) {
         let hashing = matches!(self.source, Source::Hashing);
         let phase = self.session.as_ref().map_or(Phase::NearbyConnecting, |s| s.core.phase());
-        let counters = match &self.session {
-            Some(session) if !hashing => session.core.counters(),
-            _ => self.hashing_counters(),
+        let counters = match (&self.session, self.snapshot()) {
+            _ if hashing => self.hashing_counters(),
+            (Some(session), _) => session.core.counters(),
+            (None, Some(snapshot)) => Counters {
+                files_total: u64::from(snapshot.manifest().counts().files),
+                bytes_total: snapshot.manifest().total_bytes(),
+                ..Counters::default()
+            },
+            (None, None) => Counters::default(),
         };
         let detail = match (phase, hashing, self.session.is_some()) {
             (_, true, _) => "reading and hashing the source",
@@ -111,7 +128,17 @@ impl ExportJob {
             reason: None,
         });
         let (payload, wire) = self.payload();
-        let bps = self.rate.sample(now, if hashing { counters.bytes_done } else { payload });
+        let limit = self.throttle.rate().map(Rate::bytes_per_second);
+        let moving = match phase {
+            _ if hashing => Some(Moving::Hashed),
+            Phase::BulkTransferring | Phase::RetryingFailed => Some(Moving::Sent { limit }),
+            _ => None,
+        };
+        let bps = self.rate.sample(now, moving, if hashing { counters.bytes_done } else { payload });
+        let progress = match hashing {
+            true => view::hashing(counters, (self.record.files_ok, self.record.bytes_ok), bps, detail),
+            false => view::progress(self.with_earlier(counters, phase), 0, bps, detail),
+        };
         let mut failures: Vec<_> = Vec::new();
         let mut failed = 0;
         if let (Some(session), Some(snapshot)) = (&self.session, self.snapshot()) {
@@ -122,13 +149,12 @@ impl ExportJob {
                 }
             }
         }
-        let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut next = view.clone();
             next.phase = phase;
-            next.progress = view::progress(counters, 0, bps, detail);
+            next.progress = progress;
             next.waiting = waiting;
-            next.limit_bps = limit.map(Rate::bytes_per_second);
+            next.limit_bps = limit;
             (next.payload_bytes, next.wire_bytes) = (payload, wire);
             next.failures = failures;
             next.failures_total = failed;

@@ -8,6 +8,7 @@ use me_sync_protocol::progress::Phase;
 use super::ImportJob;
 use super::link::Link;
 use crate::api::WaitingView;
+use crate::clock::Moving;
 use crate::coordinator::view;
 use crate::limit::Rate;
 
@@ -31,13 +32,15 @@ impl ImportJob {
         };
         let (payload, wire) = session.meter.payload();
         let phase = core.phase();
-        let bps = self.rate.sample(now, payload);
+        let limit = self.throttle.rate().map(Rate::bytes_per_second);
+        let moves = session.link.is_up() && matches!(phase, Phase::BulkTransferring | Phase::RetryingFailed);
+        let bps = self.rate.sample(now, moves.then_some(Moving::Sent { limit }), payload);
         let asked = self.view.borrow().review.is_some();
         let exporter = core.peer_progress().filter(|_| session.manifest.is_none());
         let next = match exporter {
             // nothing is here yet; how far the other side is with its hashing is what there is to show
             Some(peer) if peer.phase == Phase::ManifestReceiving && phase == Phase::ManifestReceiving => {
-                view::progress(peer.counters, 0, 0, "the other device reads and hashes its files")
+                view::hashing(peer.counters, (0, 0), 0, "the other device reads and hashes its files")
             }
             _ if phase == Phase::ManifestReceiving && asked => {
                 view::progress(core.counters(), 0, 0, "waiting for your answer")
@@ -71,13 +74,12 @@ impl ImportJob {
             None => Vec::new(),
         };
         let (reused_files, reused_bytes) = self.reused;
-        let limit = self.throttle.rate();
         self.view.send_if_modified(|view| {
             let mut updated = view.clone();
             updated.phase = phase;
             updated.progress = next;
             updated.waiting = waiting;
-            updated.limit_bps = limit.map(Rate::bytes_per_second);
+            updated.limit_bps = limit;
             (updated.reused_files, updated.reused_bytes) = (reused_files, reused_bytes);
             (updated.payload_bytes, updated.wire_bytes) = (payload, wire);
             if phase != Phase::Failed || !failures.is_empty() {

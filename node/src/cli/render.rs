@@ -1,11 +1,12 @@
 //! How a job's progress is shown: a bar on a terminal, a line now and then elsewhere, objects with `--json`.
 
+mod line;
+
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use me_sync_node::api::WaitingView;
-use me_sync_node::limit::Rate;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
@@ -13,7 +14,7 @@ use me_sync_protocol::progress::Phase;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compress::packed;
+use self::line::{line, waiting_line, waiting_state};
 use super::human;
 use super::out::Out;
 
@@ -21,6 +22,10 @@ use super::out::Out;
 const LINE_EVERY: Duration = Duration::from_secs(3);
 /// Time between `progress` objects of one phase.
 const EVENT_EVERY: Duration = Duration::from_millis(500);
+/// Width of a terminal that says none.
+const COLUMNS: usize = 80;
+/// Columns that spinner and brackets take, and one that stays free.
+const BESIDE: usize = 6;
 /// Time between `waiting` objects while nothing happens.
 const WAITING_EVERY: Duration = Duration::from_secs(5);
 
@@ -103,10 +108,10 @@ impl Render {
                 bar.set_style(style(view.waiting.is_some()));
             }
             bar.set_length(view.progress.bytes_total.max(1));
-            bar.set_position(view.progress.bytes_received);
+            bar.set_position(view.progress.bytes_hashed.unwrap_or(view.progress.bytes_received));
             bar.set_message(self.which(match &view.waiting {
                 Some(waiting) => waiting_line(view, waiting, self.met.is_some()),
-                None => line(view),
+                None => line(view, self.room()),
             }));
             bar.tick();
         } else if !self.out.quiet {
@@ -122,6 +127,12 @@ impl Render {
             Some(bar) => bar.suspend(|| self.out.say(text)),
             None => self.out.say(text),
         }
+    }
+
+    /// Columns beside the bar.
+    fn room(&self) -> usize {
+        let columns = columns();
+        columns.saturating_sub(BESIDE + bar_width(columns) + self.which(String::new()).chars().count())
     }
 
     /// With the job's number and its device before it, where several are shown.
@@ -165,8 +176,9 @@ impl Render {
 
     fn say_how_far(&mut self, view: &JobView) {
         let p = &view.progress;
-        // while what is here is still being looked at, the figures are those of that
-        let is_known = view.waiting.is_some() || view.phase > Phase::WaitingForPeer;
+        // while what is here is still being looked at, the figures are those of that; what an outline left is known only
+        // once the manifest is here
+        let is_known = (view.waiting.is_some() && p.bytes_received > 0) || view.phase >= Phase::BulkTransferring;
         if !self.continues || !is_known || p.files_total == 0 {
             return;
         }
@@ -241,7 +253,7 @@ impl Render {
     fn plain(&mut self, view: &JobView) {
         let text = match &view.waiting {
             Some(waiting) => waiting_state(view, waiting, self.met.is_some()),
-            None => line(view),
+            None => line(view, usize::MAX),
         };
         let is_quiet = view.waiting.is_some();
         let due = self.shown.as_ref().is_none_or(|(phase, last, at)| {
@@ -282,10 +294,24 @@ pub(crate) fn stderr() -> ProgressDrawTarget {
     ProgressDrawTarget::stderr_with_hz(8)
 }
 
+/// Width of the terminal.
+fn columns() -> usize {
+    let columns = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { COLUMNS } else { columns }
+}
+
+/// What a narrow terminal has room for, it needs for figures.
+fn bar_width(columns: usize) -> usize {
+    if columns < 100 { 10 } else { 20 }
+}
+
 /// A job that waits needs the room for words.
 fn style(is_waiting: bool) -> ProgressStyle {
-    let template = if is_waiting { "{spinner} {wide_msg}" } else { "{spinner} [{bar:20}] {wide_msg}" };
-    ProgressStyle::with_template(template).map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "))
+    let template = match is_waiting {
+        true => "{spinner} {wide_msg}".to_owned(),
+        false => format!("{{spinner}} [{{bar:{}}}] {{wide_msg}}", bar_width(columns())),
+    };
+    ProgressStyle::with_template(&template).map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "))
 }
 
 /// The seed's fields, flat.
@@ -312,159 +338,4 @@ fn waiting_fields(view: &JobView, waiting: &WaitingView) -> Value {
         all.extend(more);
     }
     fields
-}
-
-/// One line: what, how far, how fast, how long still.
-fn line(view: &JobView) -> String {
-    let p = &view.progress;
-    let waiting = view.role == Role::Exporter && view.peer.is_none();
-    let mut text = match p.detail.as_str() {
-        "" if waiting => "waiting for the other device".to_owned(),
-        "" => "starting".to_owned(),
-        detail => escaped(detail).to_string(),
-    };
-    if p.files_total > 0 {
-        text += &format!(
-            ": {}/{} files, {} of {}",
-            human::number(p.files_ok),
-            human::number(p.files_total),
-            human::bytes(p.bytes_received),
-            human::bytes(p.bytes_total)
-        );
-    }
-    let is_moving = matches!(view.phase, Phase::BulkTransferring | Phase::RetryingFailed);
-    if p.transfer_bps > 0 && is_moving {
-        let left = p.bytes_total.saturating_sub(p.bytes_received) / p.transfer_bps;
-        text += &format!(", {}/s, {} left", human::bytes(p.transfer_bps), human::seconds(left));
-        if let Some(packed) = packed(view.payload_bytes, view.wire_bytes) {
-            text += &format!(", {packed}");
-        }
-    }
-    if let (Some(limit), true) = (limit(view), is_moving) {
-        text += &format!(", limit {limit}");
-    }
-    if p.files_failed > 0 {
-        text += &format!(", {} failed", human::number(p.files_failed));
-    }
-    if p.retry_round > 0 {
-        text += &format!(", retry {}", p.retry_round);
-    }
-    text
-}
-
-fn limit(view: &JobView) -> Option<Rate> {
-    view.limit_bps.and_then(|limit| Rate::new(limit).ok())
-}
-
-/// Whom a job waits for.
-fn whom(view: &JobView) -> String {
-    match &view.peer {
-        Some(peer) if !peer.device_name.is_empty() => escaped(&peer.device_name).to_string(),
-        _ => "the other device".to_owned(),
-    }
-}
-
-/// The line that is redrawn while the connection is lost. What is most important comes first: a terminal cuts it.
-fn waiting_line(view: &JobView, waiting: &WaitingView, met: bool) -> String {
-    let since = human::seconds(waiting.for_secs);
-    let whom = whom(view);
-    let mut text = match (met, view.role) {
-        (true, Role::Importer) => format!("connection lost {since} ago"),
-        (true, Role::Exporter) => format!("connection lost {since} ago; waiting for {whom}"),
-        (false, Role::Importer) => format!("looking for {whom} for {since}"),
-        (false, Role::Exporter) => format!("waiting for {whom} to come back"),
-    };
-    if view.role == Role::Importer {
-        match waiting.next_try_in_secs {
-            0 => text += "; trying now",
-            wait => text += &format!("; next try in {}", human::seconds(wait)),
-        }
-    }
-    text += "; Ctrl-C keeps everything";
-    if let Some(reason) = &waiting.reason {
-        text += &format!(" (last: {})", escaped(reason));
-    }
-    text
-}
-
-/// The same for a log: without what changes every second.
-fn waiting_state(view: &JobView, waiting: &WaitingView, met: bool) -> String {
-    let whom = whom(view);
-    let mut text = match (met, view.role) {
-        (true, Role::Importer) => format!("connection lost; trying to reach {whom} again"),
-        (true, Role::Exporter) => format!("connection lost; waiting for {whom} to come back"),
-        (false, Role::Importer) => format!("looking for {whom}"),
-        (false, Role::Exporter) => format!("waiting for {whom} to come back"),
-    };
-    if let Some(reason) = &waiting.reason {
-        text += &format!(" (last: {})", escaped(reason));
-    }
-    text + "; stopping this keeps everything"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn waiting(for_secs: u64, next_try_in_secs: u64, reason: Option<&str>) -> WaitingView {
-        WaitingView { for_secs, tries: 3, next_try_in_secs, reason: reason.map(str::to_owned) }
-    }
-
-    fn view_of(role: Role) -> JobView {
-        JobView {
-            role,
-            session_id: None,
-            phase: Phase::WaitingForPeer,
-            peer: None,
-            source_name: None,
-            progress: me_sync_node::api::ProgressView::default(),
-            waiting: None,
-            limit_bps: None,
-            reused_files: 0,
-            reused_bytes: 0,
-            payload_bytes: 0,
-            wire_bytes: 0,
-            review: None,
-            failures: Vec::new(),
-            failures_total: 0,
-            outcome: None,
-        }
-    }
-
-    #[test]
-    fn who_waits_reads_since_when_and_what_comes_next_within_a_terminal() {
-        let (importer, exporter) = (view_of(Role::Importer), view_of(Role::Exporter));
-        let refused = waiting(12, 4, Some("Connection refused\u{1b}[2J"));
-        assert_eq!(
-            waiting_line(&importer, &refused, true),
-            "connection lost 12 s ago; next try in 4 s; Ctrl-C keeps everything (last: Connection refused\\u{1b}[2J)"
-        );
-        assert_eq!(
-            waiting_line(&importer, &waiting(125, 0, None), false),
-            "looking for the other device for 2m 05s; trying now; Ctrl-C keeps everything"
-        );
-        assert_eq!(
-            waiting_line(&exporter, &waiting(3, 0, None), true),
-            "connection lost 3 s ago; waiting for the other device; Ctrl-C keeps everything"
-        );
-    }
-
-    #[test]
-    fn a_limit_is_said_while_bytes_move_and_only_then() {
-        let mut view = view_of(Role::Importer);
-        view.limit_bps = Some(1_500_000);
-        view.phase = Phase::BulkTransferring;
-        view.progress.detail = "transferring".to_owned();
-        assert_eq!(line(&view), "transferring, limit 1.5MB/s");
-        assert_eq!(progress_fields(&view)["limit_bps"], 1_500_000);
-        view.phase = Phase::FinalVerifying;
-        assert_eq!(line(&view), "transferring");
-    }
-
-    #[test]
-    fn a_log_of_waiting_has_no_figure_that_changes_by_itself() {
-        let importer = view_of(Role::Importer);
-        let (now, later) = (waiting(1, 4, None), waiting(3, 2, None));
-        assert_eq!(waiting_state(&importer, &now, true), waiting_state(&importer, &later, true));
-    }
 }

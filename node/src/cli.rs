@@ -53,7 +53,7 @@ Examples:
   me-sync demo                      both devices in one process
 
 Exit codes:
-  0 applied            5 declined           10 apply failed, old tree is back
+  0 applied, in place  5 declined           10 apply failed, old tree is back
   2 usage              6 incomplete         11 rollback failed
   3 peer not found     7 source             12 health check failed
   4 ticket refused     8 target preflight   13 timed out

@@ -254,12 +254,15 @@ pub enum ImportError {
         target: PathBuf,
     },
     /// The ticket's session is over.
-    #[error("the tree of this ticket is in place already, at {target}", target = target.display())]
+    #[error("the tree of this ticket {what}, at {target}", target = target.display(),
+        what = if *stands { "is in place already" } else { "was put in place, and does not stand there any more" })]
     Applied {
         /// Where.
         target: PathBuf,
         /// The exporter knows.
         told: bool,
+        /// It stands there still.
+        stands: bool,
     },
     /// The ticket's session was aborted.
     #[error("the session of this ticket was ended for good, by one of the two devices")]

@@ -8,6 +8,7 @@ use me_sync_node::limit::Rate;
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
+use serde_json::json;
 
 use super::book::{Book, Known, resolved};
 use super::compress::Compress;
@@ -97,8 +98,32 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let result = import(&node.handle(), ticket, options, answer, globals, out, stop).await;
     node.shutdown().await;
-    result?.show(&args.dir, globals, out);
+    match result? {
+        End::Applied(report) => report.show(&args.dir, globals, out),
+        End::Already { told } => already(&args.dir, told, globals, out),
+    }
     Ok(())
+}
+
+/// What came of it.
+enum End {
+    Applied(Box<Report>),
+    /// An earlier process had put the tree of this ticket there, and it stands there still.
+    Already {
+        /// The sending device knows.
+        told: bool,
+    },
+}
+
+fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
+    let dir = resolved(dir);
+    out.say(format_args!("{} is what this ticket was for already; nothing was done", human::path(&dir)));
+    if !told {
+        let resume = globals.command("resume");
+        out.say(format_args!("the other device could not be told; `{resume}` tells it when it can be reached"));
+    }
+    out.say("to send it once more, make a new ticket with `send` on the other device");
+    out.success(json!({ "already": true, "target": dir.to_string_lossy(), "told": told }));
 }
 
 async fn import(
@@ -109,15 +134,22 @@ async fn import(
     globals: &Globals,
     out: Out,
     stop: &Stop,
-) -> Result<Report, CliError> {
+) -> Result<End, CliError> {
     let dir = options.target.clone();
-    let job = stop.unless(node.import(ticket, options)).await?.map_err(|err| refused(err, globals))?;
+    let job = match stop.unless(node.import(ticket, options)).await? {
+        Ok(job) => job,
+        Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&dir) => {
+            return Ok(End::Already { told });
+        }
+        Err(err) => return Err(refused(err, globals)),
+    };
     // one that begins has none yet
     let session = job.view().session_id;
     if let Some(session) = session {
         out.say(format_args!("continuing session {}", session.short()));
     }
-    Import { job, dir: &dir, answer, continues: session.is_some() }.run(globals, out, stop).await
+    let report = Import { job, dir: &dir, answer, continues: session.is_some() }.run(globals, out, stop).await?;
+    Ok(End::Applied(Box::new(report)))
 }
 
 /// What stands in the way, with the command that gets round it.

@@ -264,7 +264,10 @@ impl NodeHandle {
                     let (session, target) = (record.session, record.target.clone());
                     // whoever repeats the import may be here because the exporter still waits for its end
                     let told = self.tell(session, TELL).await?;
-                    return Err(ImportError::Applied { target, told });
+                    let state = self.state.clone();
+                    let stands = tokio::task::spawn_blocking(move || staging::stands(&state, session).unwrap_or(false));
+                    let stands = stands.await.unwrap_or(false);
+                    return Err(ImportError::Applied { target, told, stands });
                 }
                 SessionStatus::Open | SessionStatus::Finalizing | SessionStatus::Failed => {
                     if record.target != target {

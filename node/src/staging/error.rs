@@ -305,6 +305,12 @@ pub enum StageError {
         /// How far it is.
         why: &'static str,
     },
+    /// No tree is kept of this session.
+    #[error("nothing is kept of this session: {why}")]
+    NothingKept {
+        /// Why not.
+        why: &'static str,
+    },
     /// Files are still being written.
     #[error("{open} files of the staging tree are still open")]
     StillWriting {
@@ -340,6 +346,7 @@ impl StageError {
             Self::NoPartial { .. } => Code::IoError,
             Self::Stopped => Code::Aborted,
             Self::NotUnfinished { .. } => Code::SessionUnknown,
+            Self::NothingKept { .. } => Code::RollbackUnavailable,
             Self::Size { .. } => Code::SizeMismatch,
             Self::Hash { .. } => Code::HashMismatch,
             Self::Mismatch { .. } => Code::ManifestMismatch,
@@ -364,6 +371,7 @@ impl StageError {
             | Self::NoPartial { .. }
             | Self::Stopped
             | Self::NotUnfinished { .. }
+            | Self::NothingKept { .. }
             | Self::StillWriting { .. }
             | Self::Sealed => FailureReason::IoError,
         }

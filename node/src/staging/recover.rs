@@ -10,8 +10,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use discard::discard;
 pub(super) use discard::end;
+pub use discard::{discard, forget};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use rustix::fs::AtFlags;

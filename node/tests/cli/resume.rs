@@ -99,8 +99,15 @@ fn ctrl_c_keeps_what_arrived_and_the_same_ticket_goes_on_into_the_same_directory
     assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
 
     let again = place.run_with_input("importer", &["receive", "dst"], &ticket);
-    assert_code(&again, 4);
-    assert!(stderr(&again).contains("in place already"), "{}", stderr(&again));
+    assert_code(&again, 0);
+    assert!(stderr(&again).contains("is what this ticket was for already"), "{}", stderr(&again));
+    let other = place.run_with_input("importer", &["receive", "other"], &ticket);
+    assert_code(&other, 4);
+    assert!(stderr(&other).contains("in place already, at"), "{}", stderr(&other));
+    assert_code(&place.run("importer", &["rollback", "-y", "dst"]), 0);
+    let undone = place.run_with_input("importer", &["--json", "receive", "dst"], &ticket);
+    assert_code(&undone, 4);
+    assert!(stderr(&undone).contains("does not stand there any more"), "{}", stderr(&undone));
 }
 
 // RELIABILITY F62

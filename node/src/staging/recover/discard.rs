@@ -41,6 +41,46 @@ pub fn discard(state: &StateDir, session: SessionId, code: Code) -> Result<(), S
     }
 }
 
+/// Deletes the tree that is kept of a migration before its time is over. That cannot be undone, and neither can the
+/// migration then. What stands at the target is not touched. Blocking.
+///
+/// # Errors
+/// There is no such session, nothing is kept of it, a process works on it, or something of the tree is left; the next
+/// start tries that again.
+pub fn forget(state: &StateDir, session: SessionId) -> Result<(), StageError> {
+    let not = |why| StageError::NothingKept { why };
+    let dir = state.lock_session(session).map_err(|err| match err {
+        StateError::Io { err, .. } if err.kind() == std::io::ErrorKind::NotFound => not("it is not known here"),
+        err => err.into(),
+    })?;
+    let mut journal = match Journal::load(dir.share()?, &dir.path)? {
+        Loaded::Whole(journal) if journal.record().session == session => *journal,
+        Loaded::Whole(_) | Loaded::Nothing | Loaded::Corrupt => {
+            return Err(StateError::Corrupt { path: dir.path }.into());
+        }
+    };
+    let kept = match journal.record().state {
+        SessionState::Committed => Place::Old,
+        SessionState::RolledBack => Place::New,
+        _ => return Err(not("it is not complete")),
+    };
+    let seen =
+        open_resolved(&journal.record().parent_path()).and_then(|parent| names::look(parent.as_fd(), journal.record()));
+    if !seen.is_ok_and(|seen| seen.staging == kept) {
+        return Err(not("its old tree is not there any more"));
+    }
+    // from here on its time is over, whatever happens
+    journal.update(|r| r.keep_until_ms = 0)?;
+    let path = journal.record().staging_path();
+    let mut driver = Driver { journal, now: LastSeen::now(), outcome: None };
+    match driver.run() {
+        Ok(End::Rest | End::Forget) => Ok(()),
+        Err(stop) => {
+            Err(StageError::Io { what: "removing the kept tree", path, err: std::io::Error::other(stop.detail) })
+        }
+    }
+}
+
 /// The swap happened and the record of its intent was lost: the other tree is the old one.
 fn has_swapped(journal: &Journal) -> bool {
     let record = journal.record();

@@ -14,6 +14,7 @@ mod follow;
 mod globals;
 mod human;
 mod import;
+mod kept;
 mod limit;
 mod live;
 mod out;
@@ -100,6 +101,12 @@ enum Command {
     /// Put back the tree that the last migration into a directory replaced
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(rollback::Args),
+    /// List the trees that are kept for a rollback, with their size
+    #[command(after_help = kept::EXAMPLES)]
+    Kept(kept::Args),
+    /// Delete a tree that is kept for a rollback, before its time is over
+    #[command(after_help = kept::FORGET_EXAMPLES)]
+    Forget(kept::ForgetArgs),
     /// List migrations of this device: unfinished ones first, then the newest
     #[command(after_help = sessions::EXAMPLES)]
     Sessions(sessions::Args),
@@ -155,6 +162,8 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Limit(args) => limit::run(args, &globals, out, &stop).await,
             Command::Peers(args) => peers::run(args, &globals, out, &stop).await,
             Command::Rollback(args) => rollback::run(args, &globals, out, &stop).await,
+            Command::Kept(args) => kept::run(args, &globals, out, &stop).await,
+            Command::Forget(args) => kept::forget(args, &globals, out, &stop).await,
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
             Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
             Command::Completions(args) => completions::run(&args, out),

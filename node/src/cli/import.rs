@@ -147,7 +147,11 @@ impl Report {
         send::totals(done, self.time, "here", out);
         if let Some(retained) = &done.retained {
             let until = done.retained_until_ms.map(|ms| format!(" until {}", human::wall(ms))).unwrap_or_default();
-            out.say(format_args!("what was there is kept in {}{until}", human::path(retained)));
+            let forget = globals.command(&format!("forget {}", human::shell(target)));
+            out.say(format_args!(
+                "what was there is kept in {}{until}; `{forget}` deletes it earlier",
+                human::path(retained)
+            ));
         }
         out.say(format_args!("to undo this: {}", rollback_command(globals, target)));
         out.success(done);

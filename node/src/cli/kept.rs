@@ -1,0 +1,167 @@
+//! `me-sync kept` and `me-sync forget`: the trees that are kept for a rollback, and an early end for them.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use me_sync_node::StateLock;
+use me_sync_node::errors::chain;
+use me_sync_node::staging::{self, Kept, StageError, StateDir};
+use me_sync_protocol::reason::Code;
+use serde_json::{Value, json};
+
+use super::book::{is_id, resolved};
+use super::exit::{CliError, Exit};
+use super::globals::Globals;
+use super::out::Out;
+use super::render::spinner;
+use super::stop::{Stop, blocking};
+use super::{human, prompt};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  me-sync kept
+  me-sync kept --json
+
+One line each, the oldest first, separated by tabs: session, directory, where
+its old tree is kept, what it is, files, bytes, and until when it can be rolled
+back. `me-sync forget` deletes one earlier.";
+
+pub(crate) const FORGET_EXAMPLES: &str = "\
+Examples:
+  me-sync forget ~/photos           all that is kept of this directory
+  me-sync forget ab12cd34           what this migration replaced
+
+The directory itself stays as it is. What is forgotten is deleted, and cannot
+be rolled back to any more.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForgetArgs {
+    /// The directory that was replaced, or 4 digits or more of a session's id
+    #[arg(value_name = "DIR|SESSION")]
+    what: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub(crate) async fn run(_: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let all = look(globals, out, stop).await?;
+    for kept in &all {
+        out.event("kept", fields(kept));
+        out.data(format_args!(
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            kept.session.short(),
+            human::path(&kept.target),
+            human::path(&kept.path),
+            what(kept),
+            human::count(kept.tree.files, "file"),
+            human::bytes(kept.tree.bytes),
+            human::wall(kept.keep_until_ms),
+        ));
+    }
+    let bytes: u64 = all.iter().map(|kept| kept.tree.bytes).sum();
+    match all.first() {
+        None => out.say("no tree is kept"),
+        Some(kept) => out.say(format_args!(
+            "{} in all; to delete what is kept of one directory: {}",
+            human::bytes(bytes),
+            globals.command(&format!("forget {}", human::shell(&kept.target)))
+        )),
+    }
+    out.success(json!({ "kept": all.len(), "bytes": bytes }));
+    Ok(())
+}
+
+pub(crate) async fn forget(args: ForgetArgs, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let all = look(globals, out, stop).await?;
+    let found = find(&all, &args.what);
+    if found.is_empty() {
+        let message = format!("nothing is kept of {}", human::shell(&args.what));
+        return Err(CliError::usage(message, format!("`{}` lists what is", globals.command("kept"))));
+    }
+    let many = if found.len() == 1 { "it" } else { "all of them" };
+    for kept in &found {
+        let text = format!(
+            "{}: {}, {}, {}\n",
+            human::path(&kept.path),
+            what(kept),
+            human::count(kept.tree.files, "file"),
+            human::bytes(kept.tree.bytes)
+        );
+        if args.yes { out.say(text.trim_end()) } else { out.ask(text) }
+    }
+    if !args.yes {
+        if !prompt::possible(out) {
+            return Err(CliError::usage("deleting it needs a yes", "add -y to do it without being asked"));
+        }
+        if !prompt::yes(&format!("Delete {many}?"), out, stop).await? {
+            return Err(CliError::coded(Code::Declined, "you declined", "nothing was changed"));
+        }
+    }
+    let (state_dir, sessions) = (globals.state_dir()?, found.iter().map(|kept| kept.session).collect::<Vec<_>>());
+    // not `unless`: once begun it is waited for
+    blocking(move || {
+        let state = StateDir::open(&state_dir)?;
+        sessions.into_iter().try_for_each(|session| staging::forget(&state, session).map_err(CliError::from))
+    })
+    .await??;
+    let bytes: u64 = found.iter().map(|kept| kept.tree.bytes).sum();
+    out.say(format_args!("deleted; that was up to {}", human::bytes(bytes)));
+    out.success(json!({ "forgotten": found.iter().map(|kept| fields(kept)).collect::<Vec<_>>(), "bytes": bytes }));
+    Ok(())
+}
+
+/// What is kept, after what a crash left is settled.
+async fn look(globals: &Globals, out: Out, stop: &Stop) -> Result<Vec<Kept>, CliError> {
+    let state_dir = globals.state_dir()?;
+    if !state_dir.exists() {
+        return Ok(Vec::new());
+    }
+    let spinner = spinner(out, "looking at what is kept".to_owned());
+    let looked = stop.unless(blocking(move || {
+        let state = StateDir::open(&state_dir)?;
+        // a node that runs has settled everything already
+        let lock = StateLock::acquire(&state_dir).ok();
+        let recovered = if lock.is_some() { staging::recover(&state, SystemTime::now()) } else { Vec::new() };
+        Ok::<_, CliError>((recovered, staging::kept(&state)?))
+    }));
+    let looked = looked.await;
+    if let Some(spinner) = spinner {
+        spinner.finish_and_clear();
+    }
+    let (recovered, all) = looked???;
+    out.recovered(&recovered);
+    Ok(all)
+}
+
+/// By id, or else by directory.
+fn find<'a>(all: &'a [Kept], what: &Path) -> Vec<&'a Kept> {
+    let digits = what.to_str().filter(|text| is_id(text)).map(str::to_ascii_lowercase);
+    let named = |kept: &&Kept| digits.as_ref().is_some_and(|digits| kept.session.to_string().starts_with(digits));
+    let by_id: Vec<_> = all.iter().filter(named).collect();
+    if !by_id.is_empty() {
+        return by_id;
+    }
+    let dir = resolved(what);
+    all.iter().filter(|kept| kept.target == dir).collect()
+}
+
+fn what(kept: &Kept) -> &'static str {
+    if kept.is_undone { "undone tree" } else { "old tree" }
+}
+
+fn fields(kept: &Kept) -> Value {
+    json!({ "session_id": kept.session.to_string(), "target": kept.target.to_string_lossy(),
+        "retained": kept.path.to_string_lossy(), "retained_until_ms": kept.keep_until_ms, "undone": kept.is_undone,
+        "files": kept.tree.files, "bytes": kept.tree.bytes, "is_partial": !kept.tree.complete })
+}
+
+impl From<StageError> for CliError {
+    fn from(err: StageError) -> Self {
+        let hint = "`me-sync kept` lists what is left";
+        Self::coded(err.code(), chain(&err).to_string(), hint).exit(Exit::Node)
+    }
+}

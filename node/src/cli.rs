@@ -132,9 +132,11 @@ pub(crate) fn main() -> Exit {
     };
     let out = Out::new(cli.globals.json, cli.globals.quiet);
     cli.globals.start_tracing();
+    let globals = cli.globals.clone();
     match run(cli, out) {
         Ok(()) => Exit::Applied,
         Err(error) => {
+            let error = CliError { hint: globals.here(&error.hint), ..error };
             out.failure(&error);
             error.exit
         }

@@ -25,7 +25,7 @@ mod transfer;
 pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
     Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
-    ResumeError, Unfinished, default_device_name, default_state_dir, settle,
+    ResumeError, SentTo, Unfinished, default_device_name, default_state_dir, settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

@@ -23,7 +23,7 @@ pub struct Rate(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     /// It cannot be read.
-    #[error("a number and a unit is needed: 500K, 20M, 1.5M or 1G (bytes a second), or 100Mbit")]
+    #[error("a rate is a number and a unit: 500K, 1.5M or 1G for bytes a second (K is 1000), or 100Mbit for bits")]
     Text,
     /// Nothing would move.
     #[error("a limit of 0 would stop it for good; Ctrl-C or `me-sync abort` do that")]

@@ -4,7 +4,7 @@ mod offers;
 mod sessions;
 mod start;
 
-pub use self::offers::{Offer, OfferError, OfferOptions};
+pub use self::offers::{Offer, OfferError, OfferOptions, SentTo};
 pub use self::sessions::{ResumeError, Unfinished};
 pub use self::start::settle;
 

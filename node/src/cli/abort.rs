@@ -69,10 +69,16 @@ async fn end(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<
     ended?;
     let (id, path) = (known.session.short(), human::path(&known.path));
     match known.role {
-        Role::Importer => {
-            out.say(format_args!("session {id} is ended: {path} is as it was, and what had arrived is gone"))
+        Role::Importer => out.say(format_args!(
+            "session {id} is ended for good: what had arrived is deleted, {path} is as it was before"
+        )),
+        Role::Exporter => {
+            let device = human::device(&known.device_name, &known.peer_id);
+            out.say(format_args!(
+                "session {id} is ended for good: nothing more of {path} goes to {device}, which deletes what it has \
+                 of it when it hears of this; {path} stays as it is"
+            ));
         }
-        Role::Exporter => out.say(format_args!("session {id} is ended: {path} is not offered to that device any more")),
     }
     out.success(json!({ "session_id": known.session.to_string(), "changed": true }));
     Ok(())

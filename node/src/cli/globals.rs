@@ -20,6 +20,10 @@ use super::stop::Stop;
 pub(crate) const LOCK_TRIES: u32 = 10;
 pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
+/// Commands that hints name for this device.
+const HERE: [&str; 11] =
+    ["resume", "retry", "receive", "sessions", "status", "failures", "abort", "rollback", "kept", "forget", "limit"];
+
 /// Which transport to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
@@ -148,6 +152,25 @@ impl Globals {
         let state = self.state_dir.as_deref().map(|d| format!("--state-dir {} ", human::shell(d))).unwrap_or_default();
         format!("me-sync {state}{rest}")
     }
+
+    /// A hint with its commands as they are to be typed on this device: those of the library know of no state directory.
+    pub(crate) fn here(&self, hint: &str) -> String {
+        if self.state_dir.is_none() {
+            return hint.to_owned();
+        }
+        let mut parts = hint.split("`me-sync ");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (command, after) = part.split_once('`').unwrap_or((part, ""));
+            let is_elsewhere = [" there", " on the other device"].iter().any(|place| after.starts_with(place));
+            let verb = command.split(' ').next().unwrap_or_default();
+            // the other device's state directory is its own business
+            let is_here = HERE.contains(&verb) && !is_elsewhere;
+            text += "`";
+            text += &if is_here { self.command(part) } else { format!("me-sync {part}") };
+        }
+        text
+    }
 }
 
 fn parse_listen(text: &str) -> Result<ListenAddr, String> {
@@ -157,4 +180,33 @@ fn parse_listen(text: &str) -> Result<ListenAddr, String> {
     let wrong = |_| "an IP address is needed, such as 192.168.1.5, 127.0.0.1:4001 or [::1]:4001".to_owned();
     let at: SocketAddr = text.parse().map_err(wrong)?;
     Ok(ListenAddr { ip: at.ip(), port: Some(at.port()).filter(|p| *p != 0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        globals: Globals,
+    }
+
+    #[test]
+    fn a_command_in_a_hint_names_the_state_directory_that_was_given_if_it_is_for_this_device() {
+        let globals = |args: &[&str]| Line::try_parse_from([&["x"], args].concat()).unwrap().globals;
+        let given = globals(&["--state-dir", "a b"]);
+        assert_eq!(
+            given.here("kept: `me-sync resume ab12` goes on"),
+            "kept: `me-sync --state-dir 'a b' resume ab12` goes on"
+        );
+        for elsewhere in ["run `me-sync send` there again", "and `me-sync retry` on the other device: x", "nothing"] {
+            assert_eq!(given.here(elsewhere), elsewhere);
+        }
+        if std::env::var_os("ME_SYNC_STATE_DIR").is_none() {
+            assert_eq!(globals(&[]).here("`me-sync resume`"), "`me-sync resume`");
+        }
+    }
 }

@@ -26,6 +26,18 @@ pub(crate) struct Args {
     what: What,
 }
 
+/// The limit of one session.
+pub(crate) fn parse_rate(text: &str) -> Result<Rate, String> {
+    match text.parse() {
+        Ok(rate) => Ok(rate),
+        Err(err) if text == "off" => {
+            Err(format!("{err}; for none, leave --limit out (`me-sync limit off` lifts that of the device)"))
+        }
+        Err(err @ RateError::Text) => Err(format!("{err}; for no limit, leave it out")),
+        Err(err) => Err(err.to_string()),
+    }
+}
+
 /// What is to become of the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -34,13 +46,18 @@ enum What {
 }
 
 impl std::str::FromStr for What {
-    type Err = RateError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, RateError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "show" => Ok(Self::Show),
             "off" => Ok(Self::Set(None)),
-            rate => rate.parse().map(|rate| Self::Set(Some(rate))),
+            rate => match rate.parse() {
+                Ok(rate) => Ok(Self::Set(Some(rate))),
+                Err(err @ RateError::Text) => Err(format!("{err}; off lifts the limit")),
+                Err(err @ RateError::Zero) => Err(format!("{err}; if no limit is meant: off")),
+                Err(err @ RateError::TooLow) => Err(err.to_string()),
+            },
         }
     }
 }
@@ -80,7 +97,8 @@ mod tests {
         assert_eq!("show".parse(), Ok(What::Show));
         assert_eq!("off".parse(), Ok(What::Set(None)));
         assert_eq!("5M".parse(), Ok(What::Set(Some("5MB/s".parse().unwrap()))));
-        assert_eq!("fast".parse::<What>(), Err(RateError::Text));
-        assert_eq!("0K".parse::<What>(), Err(RateError::Zero));
+        for (wrong, says) in [("fast", "off lifts"), ("5", "K is 1000"), ("0K", "if no limit is meant: off")] {
+            assert!(wrong.parse::<What>().unwrap_err().contains(says), "{wrong}");
+        }
     }
 }

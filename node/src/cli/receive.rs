@@ -15,6 +15,7 @@ use super::compress::Compress;
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
+use super::limit::parse_rate;
 use super::out::Out;
 use super::stop::Stop;
 use super::ticket_input::TicketSource;
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     connect_timeout: Duration,
     /// Receive no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<Rate>,
     /// Do not replace DIR if it changes meanwhile
     #[arg(long)]

@@ -9,6 +9,7 @@ use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, parse_peer};
+use super::limit::parse_rate;
 use super::out::Out;
 use super::stop::Stop;
 use super::{human, prompt, send, sessions};
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
     peer: Vec<PeerAddresses>,
     /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<Rate>,
     /// As with send and receive
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]

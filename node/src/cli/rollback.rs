@@ -32,7 +32,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let shown = human::path(&args.dir);
-    if !args.yes {
+    // of what is not there nothing can be undone, whoever agrees
+    let is_there = std::fs::symlink_metadata(&args.dir).is_ok();
+    if !args.yes && is_there {
         if !prompt::possible(out) {
             let hint = "add -y to do it without being asked";
             return Err(CliError::usage(format!("a rollback of {shown} needs a yes"), hint));

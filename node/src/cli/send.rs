@@ -14,6 +14,7 @@ use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
+use super::limit::parse_rate;
 use super::live::StatusFile;
 use super::out::Out;
 use super::render::spinner;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     expires: Duration,
     /// Send no faster than this to each device: 500K, 1.5M, 1G bytes a second, or
     /// 100Mbit; `me-sync limit` is for all of them together
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<Rate>,
     /// Leave out what cannot be read
     #[arg(long)]

@@ -1,13 +1,14 @@
 //! `me-sync send --devices N`: one tree to several devices at once, each with a ticket and a progress of its own. It ends
 //! when all of them have ended, as badly as the worst of them.
 
+use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use futures::future::join_all;
 use indicatif::MultiProgress;
 use me_sync_node::source::Source;
-use me_sync_node::{Completion, JobView, NodeHandle, Offer, OfferOptions};
+use me_sync_node::{Completion, JobView, NodeHandle, Offer, OfferOptions, SentTo};
 use serde_json::{Value, json};
 
 use super::exit::CliError;
@@ -19,6 +20,9 @@ use super::out::Out;
 use super::render::{Render, stderr};
 use super::send::{ticket_fields, totals};
 use super::stop::Stop;
+
+/// Devices of earlier sends that are named.
+const NAMED: usize = 8;
 
 /// How one of the offers ended.
 struct End {
@@ -38,16 +42,29 @@ pub(crate) async fn offer(
     stop: &Stop,
 ) -> Result<(), CliError> {
     let (state, root) = (globals.state_dir()?, source.summary().root.clone());
+    let before = stop.unless(node.sent_from(&root)).await??;
     let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
     show_tickets(node, &offers, options.ttl, out)?;
+    show_before(&before, out);
     let (bars, told) = (MultiProgress::with_draw_target(stderr()), Arc::new(Once::new()));
     // all of them first: each takes away what an earlier process left
     let files: Vec<_> = offers.iter().map(|_| StatusFile::new(&state, &root)).collect();
     let ends = (1..).zip(&offers).zip(files).map(|((number, offer), status)| {
         let render = Render::one_of(out, number, &bars);
-        follow(number, offer, Follower::showing(render, told.clone(), status, globals, stop), out)
+        follow(number, offer, Follower::showing(render, told.clone(), status, globals, stop), globals, out)
     });
-    conclude(&join_all(ends).await, out)
+    conclude(&join_all(ends).await, &root, globals, out)
+}
+
+/// Who took a tree from this place before: a ticket each is for those that did not, or for once more.
+fn show_before(before: &[SentTo], out: Out) {
+    for one in before.iter().take(NAMED) {
+        let device = human::device(&one.device_name, &one.peer_id);
+        out.say(format_args!("{device} took this directory on {}: it needs no ticket", human::wall(one.at_ms)));
+    }
+    if before.len() > NAMED {
+        out.say(format_args!("… and {} devices more; `me-sync sessions` lists them", before.len() - NAMED));
+    }
 }
 
 /// A QR code each would push the first ticket out of sight; tickets for several devices are copied, or read by programs.
@@ -76,13 +93,13 @@ fn show_tickets(node: &NodeHandle, offers: &[Offer], ttl: Duration, out: Out) ->
 }
 
 /// One offer to its end, which is said at once.
-async fn follow(number: usize, offer: &Offer, mut follower: Follower<'_>, out: Out) -> End {
+async fn follow(number: usize, offer: &Offer, mut follower: Follower<'_>, globals: &Globals, out: Out) -> End {
     let result = loop {
         match follower.follow(&offer.job).await {
             Ok(Step::Completed(done)) => break Ok(done),
             // only imports ask
             Ok(Step::Review(_)) => {}
-            Err(error) => break Err(error),
+            Err(error) => break Err(CliError { hint: globals.here(&error.hint), ..error }),
         }
     };
     let end = End { number, view: offer.job.view(), result };
@@ -126,12 +143,15 @@ impl End {
     }
 }
 
-fn conclude(ends: &[End], out: Out) -> Result<(), CliError> {
+fn conclude(ends: &[End], root: &Path, globals: &Globals, out: Out) -> Result<(), CliError> {
     let offers: Vec<_> = ends.iter().map(End::fields).collect();
     let done: Vec<_> = ends.iter().filter_map(|end| end.result.as_ref().ok()).collect();
     let failed = ends.iter().filter_map(|end| end.result.as_ref().err().map(|error| (end.number, error)));
     let Some((number, worst)) = failed.max_by_key(|(_, error)| error.exit.code()) else {
         out.say(format_args!("all {} devices have it", ends.len()));
+        if done.iter().any(|one| one.manifest_sha256 != done[0].manifest_sha256) {
+            out.say("the tree changed meanwhile: each has it as it was at one moment, but not all at the same");
+        }
         if let Some(first) = done.first() {
             // what came over is said of each
             let whole = Completion { payload_bytes: first.bytes, wire_bytes: first.bytes, ..(***first).clone() };
@@ -148,6 +168,27 @@ fn conclude(ends: &[End], out: Out) -> Result<(), CliError> {
         return Ok(());
     };
     let message = format!("{} of {} devices have it; [{number}] {}", done.len(), ends.len(), worst.message);
-    let (exit, code, hint) = (worst.exit, worst.code, worst.hint.clone());
+    let (exit, code, hint) = (worst.exit, worst.code, still_missing(ends, root, globals));
     Err(CliError { exit, code, message, hint, extra: json!({ "offers": offers }) })
+}
+
+/// Which devices do not have it, and how to go on with those.
+fn still_missing(ends: &[End], root: &Path, globals: &Globals) -> String {
+    let missing: Vec<_> = ends.iter().filter(|end| end.result.is_err()).collect();
+    let named = |end: &&End| match (&end.view.peer, end.view.session_id) {
+        (Some(peer), Some(session)) => {
+            format!("[{}] {}, session {}", end.number, human::device(&peer.device_name, &peer.peer_id), session.short())
+        }
+        _ => format!("[{}] whose ticket nobody used", end.number),
+    };
+    let names: Vec<_> = missing.iter().map(named).collect();
+    let path = human::shell(root);
+    let again = match missing.len() {
+        1 => globals.command(&format!("send {path}")),
+        n => globals.command(&format!("send --devices {n} {path}")),
+    };
+    format!(
+        "still missing: {}\n`{again}` goes on with sessions that had begun and makes new tickets for the others",
+        names.join("; ")
+    )
 }

@@ -131,9 +131,10 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         Code::SessionUnknown => {
             ("the other device does not know this session any more", "run `send` again and use its new ticket there")
         }
-        Code::Aborted => {
-            ("the migration was ended", "nothing was changed; a new one needs a new ticket from `me-sync send`")
-        }
+        Code::Aborted => (
+            "the migration was ended for good, here or on the other device",
+            "nothing was changed; a new one needs a new ticket from `me-sync send`",
+        ),
         Code::Declined if importer => ("you declined", "nothing was changed"),
         Code::Declined => ("the other device declined", "ask its owner, then run `send` again"),
         Code::VersionMismatch => {

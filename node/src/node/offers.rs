@@ -1,5 +1,6 @@
 //! Offering a tree, to one device or to several at once.
 
+use std::path::Path;
 use std::time::Duration;
 
 use me_sync_protocol::ids::SessionId;
@@ -13,7 +14,7 @@ use crate::coordinator::{MAX_JOBS, TicketParts};
 use crate::limit::Rate;
 use crate::net::NetError;
 use crate::source::Source;
-use crate::store::{ExportRecord, StoreError};
+use crate::store::{ExportRecord, SessionStatus, StoreError};
 
 /// Longest life of a ticket: 24 h.
 const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -99,7 +100,35 @@ impl OfferError {
     }
 }
 
+/// A device that took a tree from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentTo {
+    /// The other device's name for itself: escape before printing.
+    pub device_name: String,
+    /// Its PeerId.
+    pub peer_id: String,
+    /// When it was done, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 impl NodeHandle {
+    /// The devices that took what was at `root`, each once, the last one first. What they took may have changed since.
+    ///
+    /// # Errors
+    /// The session store cannot be read.
+    pub async fn sent_from(&self, root: &Path) -> Result<Vec<SentTo>, StoreError> {
+        let mut exports = self.store.exports().await?;
+        exports.retain(|record| record.state == SessionStatus::Completed && record.root == root);
+        exports.sort_by_key(|record| std::cmp::Reverse(record.last.wall_ms));
+        let mut all: Vec<SentTo> = Vec::new();
+        for (peer, record) in exports.into_iter().filter_map(|record| Some((record.peer?.to_string(), record))) {
+            if all.iter().all(|one| one.peer_id != peer) {
+                all.push(SentTo { device_name: record.peer_name, peer_id: peer, at_ms: record.last.wall_ms });
+            }
+        }
+        Ok(all)
+    }
+
     /// Offers a walked tree: makes a ticket, and hashes while the importer is on its way. An unfinished session of
     /// the same tree goes on, with its ticket, which is good for its importer only.
     ///

@@ -64,6 +64,9 @@ fn a_target_with_something_in_it_is_replaced_only_with_a_yes_and_comes_back() {
     assert_same(&new, &picture(&place.path("dst")));
     assert_code(&place.run("importer", &["rollback", "-y", "dst"]), 0);
     assert_same(&old, &picture(&place.path("dst")));
+    let nothing = place.run("importer", &["rollback", "nothing"]);
+    assert_code(&nothing, 11);
+    assert!(stderr(&nothing).contains("does not exist"), "{}", stderr(&nothing));
 }
 
 #[test]

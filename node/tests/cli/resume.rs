@@ -229,6 +229,8 @@ fn files_that_fail_in_every_round_are_listed_and_a_retry_sends_only_them() {
     assert_code(&got, 6);
     let failed = result(&stdout(&got));
     assert_eq!(failed["code"], "retry_exhausted");
+    let hint = failed["hint"].as_str().unwrap();
+    assert!(hint.contains("`me-sync --state-dir ") && hint.contains(" retry "), "{hint}");
     let sent = sender.wait();
     assert_eq!(sent.code, Some(6), "{}", sent.stderr);
     let session = failed["session_id"].as_str().unwrap();

@@ -94,6 +94,10 @@ fn a_stop_is_said_once_and_typed_again_all_of_them_go_on() {
     let sent = sender.interrupt();
     assert_eq!(sent.code, Some(130), "{}", sent.stderr);
     assert_eq!(sent.stderr.matches("stopping; once more").count(), 1, "{}", sent.stderr);
+    let missing = sent.stderr.split("still missing: ").nth(1).unwrap();
+    for part in ["[1] device1", "[2] device2", "send --devices 2 "] {
+        assert!(missing.contains(part), "{}", sent.stderr);
+    }
     assert_code(&place.run("exporter", &["limit", "off"]), 0);
     let sent = place.send(&["src", "--devices", "2"]).wait();
     assert_eq!(sent.code, Some(0), "{}", sent.stderr);
@@ -102,4 +106,8 @@ fn a_stop_is_said_once_and_typed_again_all_of_them_go_on() {
         assert_code(&receiver.wait_with_output().unwrap(), 0);
         assert_same(&before, &picture(&place.path(&format!("dst{}", n + 1))));
     }
+    // who has it is named, and nobody came for the new tickets
+    let sent = place.send(&["src", "--devices", "2"]).interrupt();
+    assert_eq!(sent.stderr.matches("took this directory on").count(), 2, "{}", sent.stderr);
+    assert!(sent.stderr.contains("[2] whose ticket nobody used"), "{}", sent.stderr);
 }

@@ -1,0 +1,63 @@
+//! Is what stands at the target the tree that came, to the last bit that a migration keeps? Then nothing is swapped, and
+//! no second copy of it is kept.
+//!
+//! Contents were read: every file was copied out of the target and had the manifest's SHA-256. That they are the same
+//! still, the caller sees by the target's fingerprint. Here names, kinds, modes, times and links are compared.
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use me_sync_protocol::manifest::{Mtime, Node};
+use rustix::fs::{FileType, readlinkat};
+
+use super::beneath::DirCache;
+use super::inode::Inode;
+use super::survey::OldTree;
+use super::tree::Shared;
+
+/// Directories that are kept open.
+const OPEN_DIRS: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
+
+/// Whether the tree at `root`, of which `found` is known, has the entries of the manifest and no others. What cannot be
+/// looked at is another tree.
+pub(super) fn is_same(shared: &Shared, root: OwnedFd, found: &OldTree) -> bool {
+    let manifest = &shared.manifest;
+    let counted = found.files.checked_add(found.dirs) == Some(u64::from(manifest.len()));
+    if !counted || !found.complete || manifest.is_outline() {
+        return false;
+    }
+    let header = manifest.header();
+    let root_fits = |inode: Inode| {
+        inode.mode() == shared.modes.mode(header.root_mode, true).as_raw_mode()
+            && is_time(&inode, header.root_mtime)
+    };
+    if !Inode::of(&root).is_ok_and(root_fits) {
+        return false;
+    }
+    let mut dirs = DirCache::new(Arc::new(root), OPEN_DIRS);
+    manifest.entries().all(|(_, entry)| {
+        let Ok(dir) = dirs.dir(entry.path.parent()) else { return false };
+        let name = entry.path.name();
+        let Ok(Some(inode)) = Inode::at(&dir, name) else { return false };
+        let mode = || inode.mode() == shared.modes.of(&entry).as_raw_mode();
+        let fits = match &entry.node {
+            Node::File { size, .. } => {
+                inode.kind() == FileType::RegularFile && inode.size() == *size && inode.links() == 1 && mode()
+            }
+            Node::Dir => inode.is_dir() && mode(),
+            Node::Symlink { target } => {
+                inode.kind() == FileType::Symlink
+                    && readlinkat(&dir, name, Vec::new()).is_ok_and(|text| text.as_bytes() == target.as_bytes())
+            }
+        };
+        fits && is_time(&inode, entry.mtime)
+    })
+}
+
+fn is_time(inode: &Inode, declared: Option<Mtime>) -> bool {
+    declared.is_none_or(|declared| {
+        let (secs, nanos) = declared.to_unix();
+        secs.checked_mul(1_000_000_000).and_then(|secs| secs.checked_add(i64::from(nanos))) == Some(inode.mtime())
+    })
+}

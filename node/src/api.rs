@@ -194,8 +194,12 @@ pub struct JobView {
     pub phase: Phase,
     /// The other device, once connected.
     pub peer: Option<PeerSummary>,
-    /// What the exporter calls its tree (importer).
+    /// What the exporter calls its tree.
     pub source_name: Option<String>,
+    /// When the session began, in milliseconds since 1970.
+    pub begun_ms: Option<u64>,
+    /// SHA-256 of the manifest, hex, once all of it is known.
+    pub manifest_sha256: Option<String>,
     /// The seed's counters.
     pub progress: ProgressView,
     /// Set while the connection is lost and the session waits to go on.
@@ -228,6 +232,8 @@ impl JobView {
             phase: Phase::NearbyConnecting,
             peer: None,
             source_name: None,
+            begun_ms: None,
+            manifest_sha256: None,
             progress: ProgressView::default(),
             waiting: None,
             limit_bps: None,

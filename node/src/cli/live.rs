@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use me_sync_node::source::ScanOptions;
+use me_sync_node::store::SourceChoices;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
@@ -26,6 +28,8 @@ pub(crate) struct StatusFile {
     dir: PathBuf,
     /// The tree that is read, or the target.
     tree: PathBuf,
+    /// What a source leaves out.
+    choices: Option<ScanOptions>,
     written: Option<(SessionId, Phase, Instant)>,
 }
 
@@ -38,7 +42,14 @@ impl StatusFile {
             fs::remove_file(entry.path()).ok();
         }
         let tree = std::path::absolute(tree).unwrap_or_else(|_| tree.to_owned());
-        Self { dir, tree, written: None }
+        Self { dir, tree, choices: None, written: None }
+    }
+
+    /// The same, for a source that was looked at in this way.
+    pub(crate) fn of_source(state_dir: &Path, tree: &Path, choices: ScanOptions) -> Self {
+        let mut file = Self::new(state_dir, tree);
+        file.choices = Some(choices);
+        file
     }
 
     /// Writes what is new, if it is time. The files are small and never flushed, so this does not block.
@@ -64,6 +75,10 @@ impl StatusFile {
             fields.insert("pid".to_owned(), std::process::id().into());
             fields.insert("updated_ms".to_owned(), now_ms().into());
             fields.insert("path".to_owned(), self.tree.to_string_lossy().into());
+            if let Some(choices) = self.choices {
+                fields.insert("skip_unreadable".to_owned(), choices.skip_unreadable.into());
+                fields.insert("skip_unsupported".to_owned(), choices.skip_unsupported.into());
+            }
         }
         match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
@@ -125,6 +140,13 @@ impl Live {
     /// A figure of its progress.
     pub(crate) fn figure(&self, name: &str) -> u64 {
         self.view["progress"][name].as_u64().unwrap_or(0)
+    }
+
+    /// What its source leaves out.
+    pub(crate) fn choices(&self) -> Option<SourceChoices> {
+        let flag = |name: &str| self.view[name].as_bool();
+        let (skip_unreadable, skip_unsupported) = (flag("skip_unreadable")?, flag("skip_unsupported")?);
+        Some(SourceChoices { skip_unreadable, skip_unsupported })
     }
 
     fn is_alive(&self) -> bool {

@@ -149,14 +149,14 @@ pub(crate) async fn offer(
     out: Out,
     stop: &Stop,
 ) -> Result<Sent, CliError> {
-    let root = source.summary().root.clone();
+    let (root, choices) = (source.summary().root.clone(), source.options());
     let offer = stop.unless(node.offer(source, options)).await??;
     out.event("ticket", ticket_fields(node, &offer));
     match &offer.continues {
         Some(known) => show_continued(&offer, known, globals, out)?,
         None => show_ticket(&offer, options.ttl, with_qr, out)?,
     }
-    let status = StatusFile::new(&globals.state_dir()?, &root);
+    let status = StatusFile::of_source(&globals.state_dir()?, &root, choices);
     let mut follower = Follower::keeping(status, globals, out, stop);
     loop {
         if let Step::Completed(done) = follower.follow(&offer.job).await? {

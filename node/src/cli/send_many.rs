@@ -41,14 +41,14 @@ pub(crate) async fn offer(
     out: Out,
     stop: &Stop,
 ) -> Result<(), CliError> {
-    let (state, root) = (globals.state_dir()?, source.summary().root.clone());
+    let (state, root, choices) = (globals.state_dir()?, source.summary().root.clone(), source.options());
     let before = stop.unless(node.sent_from(&root)).await??;
     let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
     show_tickets(node, &offers, options.ttl, out)?;
     show_before(&before, out);
     let (bars, told) = (MultiProgress::with_draw_target(stderr()), Arc::new(Once::new()));
     // all of them first: each takes away what an earlier process left
-    let files: Vec<_> = offers.iter().map(|_| StatusFile::new(&state, &root)).collect();
+    let files: Vec<_> = offers.iter().map(|_| StatusFile::of_source(&state, &root, choices)).collect();
     let ends = (1..).zip(&offers).zip(files).map(|((number, offer), status)| {
         let render = Render::one_of(out, number, &bars);
         follow(number, offer, Follower::showing(render, told.clone(), status, globals, stop), globals, out)

@@ -282,6 +282,11 @@ fn sessions_and_status_say_the_same_of_a_session_under_way_stopped_and_done() {
         assert_eq!((running["state"].as_str(), running["role"].as_str()), (Some("running"), Some(role)));
         assert_eq!(running["pid"].as_u64(), Some(u64::from(child.id())));
         assert_eq!(running["live"]["phase"], "bulk_transferring");
+        assert_eq!(
+            (running["source_name"].as_str(), running["manifest_sha256"].as_str().map(str::len)),
+            (Some("src"), Some(64))
+        );
+        assert!(running["created_ms"].as_u64() > Some(0) && running["addresses"][0].is_string(), "{running}");
         assert_eq!(listed(&place, device)["pid"], running["pid"]);
     }
     let resume = place.run("importer", &["resume"]);

@@ -151,6 +151,8 @@ mod tests {
             phase: Phase::WaitingForPeer,
             peer: None,
             source_name: None,
+            begun_ms: None,
+            manifest_sha256: None,
             progress: me_sync_node::api::ProgressView::default(),
             waiting: None,
             limit_bps: None,

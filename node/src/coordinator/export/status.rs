@@ -149,8 +149,15 @@ impl ExportJob {
                 }
             }
         }
+        let begun = self.session.is_some().then_some(self.record.created.wall_ms);
+        let sealed = self.snapshot().map(|s| s.manifest()).filter(|manifest| !manifest.is_outline());
+        let sealed = sealed.map(|manifest| manifest.sha256().to_string());
         self.view.send_if_modified(|view| {
             let mut next = view.clone();
+            if next.source_name.is_none() {
+                next.source_name = Some(self.record.source_name.clone());
+            }
+            (next.begun_ms, next.manifest_sha256) = (begun.or(next.begun_ms), sealed);
             next.phase = phase;
             next.progress = progress;
             next.waiting = waiting;

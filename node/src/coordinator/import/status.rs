@@ -74,8 +74,12 @@ impl ImportJob {
             None => Vec::new(),
         };
         let (reused_files, reused_bytes) = self.reused;
+        let begun = self.record.as_ref().map(|record| record.created.wall_ms);
+        let sealed = session.manifest.as_ref().filter(|manifest| !manifest.is_outline());
+        let sealed = sealed.map(|manifest| manifest.sha256().to_string());
         self.view.send_if_modified(|view| {
             let mut updated = view.clone();
+            (updated.begun_ms, updated.manifest_sha256) = (begun, sealed);
             updated.phase = phase;
             updated.progress = next;
             updated.waiting = waiting;

@@ -133,6 +133,8 @@ pub struct Completion {
     /// The directory that is now that tree (importer).
     #[serde(serialize_with = "as_optional_path")]
     pub target: Option<PathBuf>,
+    /// The directory was that tree already, to the last bit: nothing was replaced (importer).
+    pub unchanged: bool,
     /// Where the replaced tree is kept (importer), if there was one.
     #[serde(serialize_with = "as_optional_path")]
     pub retained: Option<PathBuf>,

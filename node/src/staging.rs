@@ -33,6 +33,7 @@ mod rehash;
 mod reopen;
 mod reuse;
 mod rollback;
+mod same;
 mod seal;
 mod seen;
 mod site;

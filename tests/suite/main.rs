@@ -17,3 +17,4 @@ mod stalls;
 mod support;
 mod tickets;
 mod transfer;
+mod unchanged;

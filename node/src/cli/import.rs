@@ -143,6 +143,12 @@ impl Report {
             Some(name) => format!("{} on {peer}", escaped(name)),
             None => format!("the tree on {peer}"),
         };
+        if done.unchanged {
+            out.say(format_args!("{} was what {what} is already: nothing was replaced", human::path(target)));
+            send::totals(done, self.time, "here", out);
+            out.success(done);
+            return;
+        }
         out.say(format_args!("{} is now what {what} is", human::path(target)));
         send::totals(done, self.time, "here", out);
         if let Some(retained) = &done.retained {

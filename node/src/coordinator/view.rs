@@ -87,6 +87,7 @@ impl Completion {
             bytes: 0,
             manifest_sha256: String::new(),
             target: None,
+            unchanged: false,
             retained: None,
             retained_until_ms: None,
             reused_files: 0,

@@ -28,6 +28,8 @@ pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Re
         let settled = match journal.map(|j| (j.state, j.code)) {
             Some((SessionState::Swapped | SessionState::Committed, _)) => (SessionStatus::Completed, None),
             Some((SessionState::RolledBack | SessionState::RollbackIntent, code)) => (SessionStatus::Ended, code),
+            // complete, and its time is over or there was nothing to keep
+            Some((SessionState::Cleaned, None)) => (SessionStatus::Completed, None),
             Some((SessionState::Failed | SessionState::Cleaned, code)) => (SessionStatus::Ended, code),
             // a tree that was there and is on no record any more
             None if record.manifest.is_some() => (SessionStatus::Ended, Some(Code::SessionUnknown)),

@@ -72,9 +72,9 @@ fn look(record: &Record) -> Option<Kept> {
 /// The records cannot be read.
 pub fn stands(state: &StateDir, session: SessionId) -> Result<bool, StateError> {
     let records = state.records()?;
-    let applied = records.iter().find(|record| {
-        record.session == session && matches!(record.state, SessionState::Swapped | SessionState::Committed)
-    });
+    // what is cleaned was applied once, and its directory may stand there still
+    let complete = [SessionState::Swapped, SessionState::Committed, SessionState::Cleaned];
+    let applied = records.iter().find(|record| record.session == session && complete.contains(&record.state));
     let seen = applied.and_then(|record| {
         let parent = open_resolved(&record.parent_path()).ok()?;
         names::look(parent.as_fd(), record).ok()

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use me_sync_protocol::ids::{EntryIndex, SessionId};
 use me_sync_protocol::manifest::Manifest;
@@ -147,7 +148,16 @@ impl Site {
         drop(registry);
         let modes = target.modes.report(&manifest);
         let activity = Arc::new(site::activity(&dir)?);
-        let site = Self { target, journal, session: dir, activity, root: Arc::new(root), new, modes };
+        let site = Self {
+            target,
+            journal,
+            session: dir,
+            activity,
+            root: Arc::new(root),
+            new,
+            modes,
+            copied: AtomicU32::new(0),
+        };
         Ok((site, manifest, how))
     }
 }

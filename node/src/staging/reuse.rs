@@ -77,7 +77,9 @@ impl Staging {
                 donor.end();
             }
         }
-        taken.extend(self.copy_target(threads, stop, progress)?);
+        let copied = self.copy_target(threads, stop, progress)?;
+        self.site.copied.fetch_add(u32::try_from(copied.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        taken.extend(copied);
         taken.sort_unstable_by_key(VerifiedFile::index);
         Ok(taken)
     }

@@ -29,8 +29,7 @@ pub(super) fn is_same(shared: &Shared, root: OwnedFd, found: &OldTree) -> bool {
     }
     let header = manifest.header();
     let root_fits = |inode: Inode| {
-        inode.mode() == shared.modes.mode(header.root_mode, true).as_raw_mode()
-            && is_time(&inode, header.root_mtime)
+        inode.mode() == shared.modes.mode(header.root_mode, true).as_raw_mode() && is_time(&inode, header.root_mtime)
     };
     if !Inode::of(&root).is_ok_and(root_fits) {
         return false;

@@ -4,6 +4,7 @@
 //! writable again, and they can be received once more (F28, F29).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::Code;
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use super::error::{StageError, shown};
 use super::journal::SessionState;
+use super::same;
 use super::skeleton;
 use super::swap::SealedStaging;
 use super::tree::{Shared, Staging};
@@ -71,7 +73,10 @@ impl Staging {
         #[cfg(feature = "test-hooks")]
         super::pause::at("seal");
         match self.complete(progress) {
-            Ok(Completed::Whole) => Ok(SealedStaging::new(self.site, self.shared.manifest.sha256())),
+            Ok(Completed::Whole) => {
+                let is_same = self.is_what_stands_there();
+                Ok(SealedStaging::new(self.site, self.shared.manifest.sha256(), is_same))
+            }
             Ok(Completed::Without(entries, error)) => match self.unsealed() {
                 Ok(staging) => Err(SealError::Unstaged { staging: Box::new(staging), entries, error }),
                 Err((staging, err)) => Err(SealError::Failed(staging.fail(err))),
@@ -79,6 +84,16 @@ impl Staging {
             Err(error @ StageError::Mismatch { .. }) => Err(SealError::Foreign { staging: Box::new(self), error }),
             Err(err) => Err(SealError::Failed(self.fail(err))),
         }
+    }
+
+    /// As far as can be said before the target is looked at for the last time.
+    fn is_what_stands_there(&self) -> bool {
+        let files = self.shared.manifest.counts().files;
+        let Some(old) = self.site.target.old.as_ref().filter(|old| old.survey.fingerprint.is_some()) else {
+            return false;
+        };
+        let all_read = self.site.copied.load(Ordering::Relaxed) == files;
+        all_read && old.fd.try_clone().is_ok_and(|root| same::is_same(&self.shared, root, &old.survey.tree))
     }
 
     fn complete(&mut self, progress: &mut dyn FnMut(u32)) -> Result<Completed, StageError> {

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::manifest::Manifest;
@@ -36,6 +37,8 @@ pub(super) struct Site {
     pub(super) root: Arc<OwnedFd>,
     pub(super) new: Identity,
     pub(super) modes: ModeReport,
+    /// Files that were copied from the target by this process, each with the manifest's SHA-256.
+    pub(super) copied: AtomicU32,
 }
 
 impl Site {
@@ -79,6 +82,7 @@ impl Site {
                 root: Arc::new(root),
                 new,
                 modes,
+                copied: AtomicU32::new(0),
             }),
             Err(err) => {
                 give_up(&mut journal, err.code());
@@ -123,11 +127,23 @@ impl Site {
         Ok(())
     }
 
+    /// The target is what came, and stays: the staging tree goes, and the record says that the session is complete.
+    pub(super) fn leave_target(&mut self, standing: Identity) -> Result<(), StageError> {
+        self.remove_staging()?;
+        // the directory of this session is from now on the one that stands there
+        self.journal.update(|r| (r.state, r.new, r.code) = (SessionState::Cleaned, Some(standing), None))?;
+        Ok(())
+    }
+
     /// Ends the session without effect on the target.
     pub(super) fn discard(mut self, code: Code) -> Result<(), StageError> {
-        let path = self.staging_path();
         // If this cannot be recorded, the rename to the doomed name still tells recovery that the tree is not whole.
         give_up(&mut self.journal, code);
+        self.remove_staging()
+    }
+
+    fn remove_staging(&self) -> Result<(), StageError> {
+        let path = self.staging_path();
         let record = self.journal.record();
         let parent = self.target.parent_fd();
         let io = |err| StageError::Io { what: "removing the staging tree", path: path.clone(), err };

@@ -43,6 +43,8 @@ impl ApplyHooks for () {}
 pub struct SealedStaging {
     site: Site,
     manifest: Digest,
+    /// What stands at the target is the same tree, unless it has changed since.
+    is_same: bool,
 }
 
 /// The new tree is in place and durable. Holds the session's locks until dropped.
@@ -54,6 +56,8 @@ pub struct Applied {
     pub retained: Option<PathBuf>,
     /// Milliseconds since 1970 until which `rollback` is offered.
     pub keep_until_ms: u64,
+    /// The target was that tree already: nothing was swapped, and nothing is kept.
+    pub unchanged: bool,
     /// The target was edited while the data came in; the edits are in the retained tree.
     pub target_changed: bool,
     /// The target was absent for a moment.
@@ -64,8 +68,8 @@ pub struct Applied {
 }
 
 impl SealedStaging {
-    pub(super) fn new(site: Site, manifest: Digest) -> Self {
-        Self { site, manifest }
+    pub(super) fn new(site: Site, manifest: Digest, is_same: bool) -> Self {
+        Self { site, manifest, is_same }
     }
 
     /// The manifest of the tree that is ready.
@@ -73,7 +77,7 @@ impl SealedStaging {
         self.manifest
     }
 
-    /// Swaps the trees. Blocking; never leaves anything but the old or the new tree at the target.
+    /// Swaps the trees; a target that is that tree already, read and compared, is left as it is. Blocking; never leaves anything but the old or the new tree at the target.
     ///
     /// # Errors
     /// See [`ApplyError`]. The target is what it was, unless the outcome is unknown. The staging tree is gone then,
@@ -90,8 +94,9 @@ impl SealedStaging {
     pub(super) fn swap(mut self, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
         #[cfg(feature = "test-hooks")]
         super::pause::at("swap");
-        match self.site.swap_in(hooks) {
-            Ok(()) => Ok(self.site.into_applied()),
+        match self.site.swap_in(self.is_same, hooks) {
+            Ok(true) => Ok(self.site.into_applied()),
+            Ok(false) => Ok(self.site.into_left()),
             Err(err) => {
                 if let ApplyError::Changed { .. } = err {
                     // no intent was recorded: whoever goes on with it decides anew
@@ -142,13 +147,16 @@ impl Applied {
     /// # Errors
     /// The record cannot be written. The new tree is in place all the same.
     pub fn commit(&mut self) -> Result<(), StateError> {
+        if self.unchanged {
+            return Ok(());
+        }
         self.site.journal.update(|r| r.state = SessionState::Committed)
     }
 }
 
 impl Site {
-    /// Steps 6 to 11.
-    fn swap_in(&mut self, hooks: &mut dyn ApplyHooks) -> Result<(), ApplyError> {
+    /// Steps 6 to 11. False: the target is that tree already and stays as it is.
+    fn swap_in(&mut self, is_same: bool, hooks: &mut dyn ApplyHooks) -> Result<bool, ApplyError> {
         let standing = self.last_look()?;
         let survey = self.resurvey(standing)?;
         let before = self.target.old.as_ref().and_then(|old| old.survey.fingerprint);
@@ -157,6 +165,15 @@ impl Site {
             || (standing && before.is_some() && before != survey.fingerprint);
         if changed && self.target.fail_if_changed {
             return Err(ApplyError::Changed { target: self.target.path().to_owned() });
+        }
+        if let Some(old) = self.target.old.as_ref().map(|old| old.identity).filter(|_| is_same && standing && !changed)
+        {
+            if !hooks.proceed() {
+                return Err(ApplyError::Aborted { target: self.target.path().to_owned() });
+            }
+            let target = self.target.path().to_owned();
+            self.leave_target(old).map_err(|err| ApplyError::Swap { target, err: std::io::Error::other(err) })?;
+            return Ok(false);
         }
         let keep_old = standing.then(|| self.target.old.as_ref().map(|old| old.identity)).flatten();
         self.journal
@@ -174,7 +191,7 @@ impl Site {
                 self.journal.update(|r| (r.state, r.code) = (SessionState::Verified, Some(err.code()))).ok();
                 Err(err)
             }
-            other => other,
+            other => other.map(|()| true),
         }
     }
 
@@ -283,12 +300,26 @@ impl Site {
         ApplyError::DurabilityUnknown { target, staging: self.staging_path(), err: Box::new(err) }
     }
 
+    fn into_left(self) -> Applied {
+        Applied {
+            target: self.target.path().to_owned(),
+            retained: None,
+            keep_until_ms: 0,
+            unchanged: true,
+            target_changed: false,
+            two_renames: false,
+            modes: self.modes,
+            site: self,
+        }
+    }
+
     fn into_applied(self) -> Applied {
         let record = self.journal.record();
         Applied {
             target: self.target.path().to_owned(),
             retained: record.old.map(|_| record.staging_path()),
             keep_until_ms: record.keep_until_ms,
+            unchanged: false,
             target_changed: record.target_changed,
             two_renames: record.method == Method::TwoRename && record.old.is_some(),
             modes: self.modes,

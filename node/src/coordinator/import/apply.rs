@@ -376,6 +376,7 @@ fn verify_and_swap(
     }
     Swap::Done(Ok(Completion {
         target: Some(applied.target.clone()),
+        unchanged: applied.unchanged,
         retained: applied.retained.clone(),
         retained_until_ms: applied.retained.is_some().then_some(applied.keep_until_ms),
         notes,

@@ -20,9 +20,11 @@ fn reuse(ground: &Ground, staging: &Staging) -> (Vec<EntryIndex>, u64) {
 }
 
 #[test]
-fn an_unchanged_tree_is_taken_whole_and_shares_nothing_with_the_old_one() {
+fn what_is_unchanged_is_taken_whole_and_shares_nothing_with_the_old_tree() {
     let ground = Ground::new();
     ground.migrate(1, SMALL);
+    // or nothing would be replaced
+    fs::write(ground.target().join("only here"), "x").unwrap();
     let before = image(&ground.target(), true);
     let staging = ground.empty(2, SMALL);
     let (taken, read) = reuse(&ground, &staging);
@@ -33,6 +35,7 @@ fn an_unchanged_tree_is_taken_whole_and_shares_nothing_with_the_old_one() {
     assert!(old.ino() != new.ino() && (old.nlink(), new.nlink()) == (1, 1));
     assert_eq!(image(&ground.target(), true), before);
     ground.applies(staging);
+    assert!(!ground.target().join("only here").exists());
     fs::write(ground.target().join("run"), "edited").unwrap();
     rollback(&ground.state, &ground.target()).unwrap();
     assert_eq!(image(&ground.target(), true), before);

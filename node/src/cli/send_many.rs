@@ -132,7 +132,7 @@ impl End {
         });
         let more = match &self.result {
             Ok(done) => json!({ "code": null, "exit_code": 0, "payload_bytes": done.payload_bytes,
-                "wire_bytes": done.wire_bytes }),
+                "wire_bytes": done.wire_bytes, "manifest_sha256": done.manifest_sha256 }),
             Err(error) => json!({ "code": error.code, "exit_code": error.exit.code(), "message": error.message,
                 "hint": error.hint, "failures": self.view.failures, "failures_total": self.view.failures_total }),
         };

@@ -31,7 +31,12 @@ impl ImportJob {
             Link::Down(_) => core.partial_bytes(),
         };
         let (payload, wire) = session.meter.payload();
-        let phase = core.phase();
+        // a session that another one takes the place of is over, and the import is not
+        let starts_over = (self.superseding || self.redeeming) && !self.is_over;
+        let phase = match core.phase() {
+            Phase::Failed if starts_over => Phase::NearbyConnecting,
+            phase => phase,
+        };
         let limit = self.throttle.rate().map(Rate::bytes_per_second);
         let moves = session.link.is_up() && matches!(phase, Phase::BulkTransferring | Phase::RetryingFailed);
         let bps = self.rate.sample(now, moves.then_some(Moving::Sent { limit }), payload);
@@ -48,6 +53,9 @@ impl ImportJob {
             _ if phase == Phase::ManifestReceiving && self.is_staging => {
                 let local = self.local_bytes.load(Ordering::Relaxed);
                 view::progress(core.counters(), local, 0, "looking what is here already")
+            }
+            _ if phase == Phase::NearbyConnecting && starts_over => {
+                view::progress(core.counters(), in_flight, 0, "the tree has changed; starting over with what is here")
             }
             _ => view::progress(core.counters(), in_flight, bps, view::detail(phase)),
         };

@@ -44,6 +44,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         }
     }
     let state_dir = globals.state_dir()?;
+    if !is_there && !state_dir.exists() {
+        let message = format!("nothing to go back to for {shown}: it does not exist");
+        return Err(CliError::coded(Code::RollbackUnavailable, message, "no migration is on record here"));
+    }
     let dir = args.dir;
     // not `unless`: once begun it is waited for
     let (recovered, result) = blocking(move || {

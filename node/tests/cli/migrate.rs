@@ -67,6 +67,8 @@ fn a_target_with_something_in_it_is_replaced_only_with_a_yes_and_comes_back() {
     let nothing = place.run("importer", &["rollback", "nothing"]);
     assert_code(&nothing, 11);
     assert!(stderr(&nothing).contains("does not exist"), "{}", stderr(&nothing));
+    assert_code(&place.run("nobody", &["rollback", "nothing"]), 11);
+    assert!(!place.path("nobody").exists(), "and makes no state");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn what_cannot_be_parsed_is_exit_2_and_names_the_way_out() {
         &["receive", "--peer", "example.org:1", "x"],
         &["--listen", "host", "sessions"],
         &["peers", "--for", "13s"],
-        &["rollback", "x"],
+        &["rollback", "."],
         &["send", "--limit", "20", "."],
         &["receive", "--limit", "0M", "x"],
         &["limit", "63K"],

@@ -216,6 +216,9 @@ pub struct JobView {
     pub payload_bytes: u64,
     /// As how many bytes it went: fewer where it was packed, none for holes.
     pub wire_bytes: u64,
+    /// Files that changed while they were sent, the first hundred: because of them another session took the place of one
+    /// (exporter).
+    pub changed: Vec<String>,
     /// Waits for [`JobHandle::accept`] or [`JobHandle::decline`].
     pub review: Option<Review>,
     /// Files that fail at the moment, the first hundred.
@@ -243,6 +246,7 @@ impl JobView {
             reused_bytes: 0,
             payload_bytes: 0,
             wire_bytes: 0,
+            changed: Vec::new(),
             review: None,
             failures: Vec::new(),
             failures_total: 0,

@@ -97,8 +97,8 @@ enum Event {
 enum JobEvent {
     /// Exporter: what an outline left is hashed.
     Rest(Box<Hashed>),
-    /// Exporter: a tree that changed was looked at again.
-    Rescanned(Box<Result<Source, Failure>>),
+    /// Exporter: a tree that changed was looked at again; none if it is what it was.
+    Rescanned(Box<Result<Option<Source>, Failure>>),
     /// Exporter: a control stream came in and is acknowledged.
     ControlAccepted(SessionId, PeerId, Box<Stream>),
     /// Something on the control stream of this conversation.

@@ -22,6 +22,8 @@ use super::out::Out;
 const LINE_EVERY: Duration = Duration::from_secs(3);
 /// Time between `progress` objects of one phase.
 const EVENT_EVERY: Duration = Duration::from_millis(500);
+/// Changed files that are named to people.
+const NAMED: usize = 10;
 /// Width of a terminal that says none.
 const COLUMNS: usize = 80;
 /// Columns that spinner and brackets take, and one that stays free.
@@ -224,12 +226,21 @@ impl Render {
     fn say_what_changed(&mut self, view: &JobView) {
         let Some(now) = view.session_id else { return };
         if let Some(before) = self.session.replace(now).filter(|before| *before != now) {
-            self.event("superseded", json!({ "session_id": before.to_string(), "by": now.to_string() }));
+            self.event(
+                "superseded",
+                json!({ "session_id": before.to_string(), "by": now.to_string(), "changed": view.changed }),
+            );
             self.say(format_args!(
                 "the tree has changed since session {} began: session {} takes its place, with what has arrived",
                 before.short(),
                 now.short()
             ));
+            for path in view.changed.iter().take(NAMED) {
+                self.say(format_args!("changed while it was sent: {}", escaped(path)));
+            }
+            if view.changed.len() > NAMED {
+                self.say("… and more");
+            }
         }
     }
 

@@ -90,7 +90,7 @@ impl Coordinator {
 
     /// The tree of an offer was looked at again, as it has changed: it is hashed anew, and its importer may redeem the
     /// ticket for that.
-    pub(super) fn rescanned(&mut self, id: JobId, result: Result<Source, Failure>) {
+    pub(super) fn rescanned(&mut self, id: JobId, result: Result<Option<Source>, Failure>) {
         let Some(Job::Export(job)) = self.jobs.get_mut(&id) else { return };
         let Some(source) = job.rescanned(result, &self.shared) else { return };
         let (part, begin) = self.sources.wait_for(source, &[id], || self.shared.late());

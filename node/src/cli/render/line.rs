@@ -160,6 +160,7 @@ mod tests {
             reused_bytes: 0,
             payload_bytes: 0,
             wire_bytes: 0,
+            changed: Vec::new(),
             review: None,
             failures: Vec::new(),
             failures_total: 0,

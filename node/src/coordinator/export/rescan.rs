@@ -12,8 +12,8 @@ use super::hashing::Source;
 use crate::api::Role;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::sources::Part;
-use crate::coordinator::{Event, JobEvent, Shared};
-use crate::source::{self, ScanOptions};
+use crate::coordinator::{Event, JobEvent, Shared, view};
+use crate::source::{self, ScanOptions, SnapshotReader};
 
 /// How often a tree that changes is looked at again. One that changes all the time is nobody's to send.
 const MOST: u32 = 3;
@@ -31,7 +31,7 @@ pub(super) struct Rescan {
 #[derive(Debug)]
 enum Waiting {
     /// The round that is asked for.
-    Round { conversation: u32, entries: Vec<EntryIndex> },
+    Round { conversation: u32, entries: Vec<EntryIndex>, changed: Vec<EntryIndex> },
     /// The end of hashing.
     Hashing(Failure),
 }
@@ -57,7 +57,8 @@ impl ExportJob {
         }
         tracing::info!(files = changed.len(), "the source has changed: it is looked at again");
         let conversation = session.conversation;
-        self.look_again(Waiting::Round { conversation, entries: entries.to_vec() }, shared);
+        let changed = changed.into_iter().collect();
+        self.look_again(Waiting::Round { conversation, entries: entries.to_vec(), changed }, shared);
         true
     }
 
@@ -75,12 +76,23 @@ impl ExportJob {
     }
 
     fn look_again(&mut self, waiting: Waiting, shared: &Shared) {
+        let doubtful = match (&waiting, self.snapshot()) {
+            (Waiting::Round { changed, .. }, Some(snapshot)) => Some((snapshot.reader(), changed.clone())),
+            _ => None,
+        };
         self.rescan.done += 1;
         self.rescan.waiting = Some(waiting);
         let (root, options) = (self.record.root.clone(), ScanOptions::from(self.record.choices));
         let (events, id) = (shared.events.clone(), self.id);
         tokio::task::spawn_blocking(move || {
-            let scanned = source::Source::scan(&root, &options);
+            // they may be what they were by now: then they are sent in this round
+            let is_mended = |(mut reader, changed): (SnapshotReader, Vec<EntryIndex>)| {
+                changed.into_iter().all(|index| reader.open(index).is_ok())
+            };
+            let scanned = match doubtful.is_some_and(is_mended) {
+                true => Ok(None),
+                false => source::Source::scan(&root, &options).map(Some),
+            };
             let scanned =
                 scanned.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), e.hint(), Role::Exporter));
             // a coordinator that is gone does not need the news
@@ -91,7 +103,7 @@ impl ExportJob {
     /// The tree was looked at. What is given back is to be hashed, for this offer.
     pub(in crate::coordinator) fn rescanned(
         &mut self,
-        result: Result<source::Source, Failure>,
+        result: Result<Option<source::Source>, Failure>,
         shared: &Shared,
     ) -> Option<source::Source> {
         let waiting = self.rescan.waiting.take()?;
@@ -99,12 +111,16 @@ impl ExportJob {
             return None;
         }
         match (result, waiting) {
-            (Ok(source), Waiting::Hashing(_)) => Some(source),
-            (Ok(source), Waiting::Round { .. }) => {
+            (Ok(source), Waiting::Hashing(_)) => source,
+            (Ok(Some(source)), Waiting::Round { changed, .. }) => {
                 // an outline whose conversation was lost meanwhile is being hashed, and that sees what has changed
                 let goes_on = self.session.as_ref().is_none_or(|s| s.core.is_finalizing());
                 if goes_on || matches!(self.source, Source::Hashing) {
                     return None;
+                }
+                if let Some(snapshot) = self.snapshot() {
+                    let names = changed.iter().take(view::MAX_FAILURES).map(|index| snapshot.path(*index)).collect();
+                    self.view.send_modify(|view| view.changed = names);
                 }
                 self.supersede(shared);
                 Some(source)
@@ -113,8 +129,10 @@ impl ExportJob {
                 self.stop(failure, shared);
                 None
             }
-            (Err(failure), Waiting::Round { conversation, entries }) => {
-                tracing::warn!(code = %failure.code, "the source cannot be looked at again: {}", failure.message);
+            (unchanged, Waiting::Round { conversation, entries, .. }) => {
+                if let Err(failure) = unchanged {
+                    tracing::warn!(code = %failure.code, "the source cannot be looked at again: {}", failure.message);
+                }
                 if self.session.as_ref().is_some_and(|s| s.conversation == conversation) {
                     self.send_round(entries, &[], shared);
                 }

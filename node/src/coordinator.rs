@@ -432,6 +432,9 @@ impl Coordinator {
             (Some((_, Job::Import(job))), StreamRole::Lane(number)) if job.takes_lane(number) => {
                 job.lane_opened(number, stream, &self.shared);
             }
+            (Some((_, Job::Import(job))), StreamRole::Strand(number)) if job.takes_strand(number) => {
+                job.strand_opened(number, stream);
+            }
             (Some(_), _) => streams::refuse(stream, Code::FrameUnexpected),
             (None, _) => streams::refuse(stream, Code::SessionUnknown),
         }

@@ -228,6 +228,15 @@ pub struct InboundStream {
     pub stream: libp2p::Stream,
 }
 
+/// A stream of [`STREAM_PROTOCOL`] that we opened.
+#[derive(Debug)]
+pub struct OpenedStream {
+    /// The raw stream.
+    pub stream: libp2p::Stream,
+    /// Which of the peer's connections carries it.
+    pub connection: libp2p::swarm::ConnectionId,
+}
+
 /// Answers one request. Dropped without an answer, the peer is told `busy`.
 #[derive(Debug)]
 pub struct Reply(oneshot::Sender<Response>);

@@ -8,9 +8,11 @@
 
 mod buffer;
 pub(crate) mod gauge;
+mod outbound;
 mod pack;
 pub(crate) mod recv_lane;
 pub(crate) mod send_lane;
+pub(crate) mod strand;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -108,6 +108,7 @@ frame_types! {
     FileEnd = 0x22 cbor,
     FilePacked = 0x23 packed,
     FileZeros = 0x24 cbor,
+    FileStrand = 0x25 cbor,
     PhaseEnd = 0x30 cbor,
     RetryRequest = 0x31 cbor,
     RetryBegin = 0x32 cbor,
@@ -206,6 +207,16 @@ fn list_len(frame: &Frame) -> usize {
         Frame::PendingList(list) => list.ranges.len().max(list.partial.len()),
         _ => 0,
     }
+}
+
+/// The length of the content, if `buffer` starts with the header of a `file_chunk`: for readers that take the rest of it
+/// straight into memory of their own, as a [`Frame::FileChunk`].
+///
+/// # Errors
+/// As [`decode`], for the header.
+pub fn chunk_length(buffer: &[u8]) -> Result<Option<usize>, FrameError> {
+    let header = peek(buffer)?.filter(|(kind, length)| *kind == FILE_CHUNK && *length > 0);
+    Ok(header.map(|(_, length)| length))
 }
 
 /// How many bytes `buffer` must hold before the next [`decode`] can give a frame.

@@ -1,6 +1,6 @@
 //! Frames: what travels on a stream of `/me-sync/4/stream` (SPEC §5).
 //!
-//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`, `file_zeros`,
+//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`, `file_zeros`, `file_strand`,
 //! `pending_request`, `pending_list`, `progress`. Encoding is in [`crate::codec`].
 
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub enum Frame {
     FilePacked(Packed),
     /// The next bytes of the file that was begun are a hole; where that was agreed.
     FileZeros(FileZeros),
+    /// The next chunks of the file that was begun are on the lane's strand.
+    FileStrand(FileStrand),
     /// The bulk is over.
     PhaseEnd(PhaseEnd),
     /// The importer lists what failed; none means that all is well.
@@ -65,6 +67,9 @@ pub enum Role {
     /// A one-way stream of files, opened by the exporter. Numbered from 0.
     #[n(1)]
     Lane(#[n(0)] u8),
+    /// A one-way stream beside the lane of that number, opened by the exporter, for chunks of its files.
+    #[n(2)]
+    Strand(#[n(0)] u8),
 }
 
 /// Body of `hello`.
@@ -137,6 +142,15 @@ pub struct FileZeros {
     /// How many bytes of zero it stands for; at least one.
     #[n(0)]
     pub len: u32,
+}
+
+/// Body of `file_strand` (SPEC §5.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FileStrand {
+    /// How many chunks are to be taken from the strand before the next frame of the lane; at least one.
+    #[n(0)]
+    pub chunks: u32,
 }
 
 /// Body of `phase_end`.
@@ -317,6 +331,7 @@ impl Frame {
             Self::FileEnd(_) => "file_end",
             Self::FilePacked(_) => "file_packed",
             Self::FileZeros(_) => "file_zeros",
+            Self::FileStrand(_) => "file_strand",
             Self::PhaseEnd(_) => "phase_end",
             Self::RetryRequest(_) => "retry_request",
             Self::RetryBegin(_) => "retry_begin",

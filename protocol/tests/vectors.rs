@@ -110,6 +110,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     vec![
         ("frame_hello", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Control })),
         ("frame_hello_lane", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Lane(2) })),
+        ("frame_hello_strand", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Strand(2) })),
         ("frame_ack", Frame::Ack(Ack { refused: None })),
         ("frame_ack_refused", Frame::Ack(Ack { refused: Some(Code::SessionUnknown) })),
         ("frame_manifest_begin", Frame::ManifestBegin(manifest.header_bytes())),
@@ -119,6 +120,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_file_chunk", Frame::FileChunk(b"hello"[..].into())),
         ("frame_file_packed", Frame::FilePacked(packed())),
         ("frame_file_zeros", Frame::FileZeros(FileZeros { len: 256 << 10 })),
+        ("frame_file_strand", Frame::FileStrand(FileStrand { chunks: 3 })),
         ("frame_file_end", Frame::FileEnd(FileEnd { index, failed: None, sha256: None })),
         ("frame_file_end_failed", Frame::FileEnd(FileEnd { index, failed: Some(Code::SourceChanged), sha256: None })),
         ("frame_file_begin_late", Frame::FileBegin(FileBegin { sha256: None, ..begin })),
@@ -259,7 +261,7 @@ fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() 
 #[test]
 fn there_is_a_vector_for_every_frame_type() {
     let kinds: std::collections::BTreeSet<u8> = frames().iter().map(|(_, frame)| codec::kind_of(frame)).collect();
-    assert_eq!(kinds.len(), 20);
+    assert_eq!(kinds.len(), 21);
 }
 
 // SPEC §4.1, §4.2, §4.4, §4.5, §4.6

@@ -14,6 +14,7 @@ mod review;
 mod several;
 mod sparse;
 mod stalls;
+mod strands;
 mod support;
 mod tickets;
 mod transfer;

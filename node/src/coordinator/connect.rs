@@ -101,7 +101,7 @@ pub(super) async fn establish(
         (opened, ()) = async { tokio::join!(streams::open(&net, route.peer, hello), widen(&net, route.peer)) } => opened,
     };
     match (opened, &entry) {
-        (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control }),
+        (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control: control.stream }),
         (Err(code), Entry::Granted(_)) if code == Code::Aborted => {
             let abort = AbortSession { session_id: id, code };
             // the exporter may be gone; then there is nobody to tell

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use libp2p::swarm::ConnectionId;
 use libp2p::{PeerId, Stream};
 use me_sync_protocol::frame::{Ack, Frame, StreamHello};
 use me_sync_protocol::limits::ACK_TIMEOUT;
@@ -12,9 +13,9 @@ use tokio::time::timeout;
 
 use super::Event;
 use crate::link::{self, FrameWriter};
-use crate::net::{InboundStream, NetHandle};
+use crate::net::{InboundStream, NetHandle, OpenError, OpenedStream};
 
-/// Streams of one peer that may be in their greeting at once; a session opens five. Peers are bounded by their
+/// Streams of one peer that may be in their greeting at once; a session opens nine, not all at once. Peers are bounded by their
 /// connections, so there is no common limit that one of them could use up for the others.
 const MAX_GREETINGS: usize = 8;
 /// Tries to open a stream: the acceptor drops streams silently while it is crowded.
@@ -79,11 +80,11 @@ pub(super) fn refuse(mut stream: Stream, code: Code) {
 }
 
 /// Opens a stream to a connected peer and has it acknowledged.
-pub(super) async fn open(net: &NetHandle, peer: PeerId, hello: StreamHello) -> Result<Stream, Code> {
+pub(super) async fn open(net: &NetHandle, peer: PeerId, hello: StreamHello) -> Result<OpenedStream, Code> {
     let mut last = Code::PeerGone;
     for _ in 0..TRIES {
-        match timeout(ACK_TIMEOUT, open_once(net, peer, hello)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+        match timeout(ACK_TIMEOUT, greet(net.open_stream(peer), hello)).await {
+            Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(Opening::Refused(code))) => return Err(code),
             Ok(Err(Opening::Failed(code))) => last = code,
             Err(_) => last = Code::Timeout,
@@ -99,12 +100,26 @@ enum Opening {
     Failed(Code),
 }
 
-async fn open_once(net: &NetHandle, peer: PeerId, hello: StreamHello) -> Result<Stream, Opening> {
-    let mut stream = net.open_stream(peer).await.map_err(|e| Opening::Failed(e.code()))?;
+/// As [`open`], over another connection than `one`; a single try, as nothing depends on it.
+pub(super) async fn open_beside(
+    net: &NetHandle,
+    peer: PeerId,
+    one: ConnectionId,
+    hello: StreamHello,
+) -> Option<Stream> {
+    let opening = greet(net.open_stream_beside(peer, one), hello);
+    Some(timeout(ACK_TIMEOUT, opening).await.ok()?.ok()?.stream)
+}
+
+async fn greet(
+    opening: impl Future<Output = Result<OpenedStream, OpenError>>,
+    hello: StreamHello,
+) -> Result<OpenedStream, Opening> {
+    let mut opened = opening.await.map_err(|e| Opening::Failed(e.code()))?;
     let gone = |_| Opening::Failed(Code::PeerGone);
-    FrameWriter::new(&mut stream).send(&Frame::Hello(hello)).await.map_err(gone)?;
-    match link::read_one(&mut stream).await {
-        Ok(Frame::Ack(Ack { refused: None })) => Ok(stream),
+    FrameWriter::new(&mut opened.stream).send(&Frame::Hello(hello)).await.map_err(gone)?;
+    match link::read_one(&mut opened.stream).await {
+        Ok(Frame::Ack(Ack { refused: None })) => Ok(opened),
         Ok(Frame::Ack(Ack { refused: Some(code) })) => Err(Opening::Refused(code)),
         Ok(_) => Err(Opening::Refused(Code::FrameUnexpected)),
         Err(_) => Err(Opening::Failed(Code::PeerGone)),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::message::{Request, Response};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ConnectError, Connected, ListenPort, NetError, OpenError, PeerView, RequestError, TransportKind,
+    ConnectError, Connected, ListenPort, NetError, OpenError, OpenedStream, PeerView, RequestError, TransportKind,
     TransportPreference,
 };
 
@@ -29,7 +30,8 @@ pub(super) enum Command {
     },
     OpenStream {
         peer: PeerId,
-        reply: oneshot::Sender<Result<Stream, OpenError>>,
+        beside: Option<ConnectionId>,
+        reply: oneshot::Sender<Result<OpenedStream, OpenError>>,
     },
     Widen {
         peer: PeerId,
@@ -138,8 +140,20 @@ impl NetHandle {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, OpenError> {
-        match self.ask(|reply| Command::OpenStream { peer, reply }).await {
+    pub async fn open_stream(&self, peer: PeerId) -> Result<OpenedStream, OpenError> {
+        self.open(peer, None).await
+    }
+
+    /// As [`Self::open_stream`], over another connection than this one.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; `NotConnected` if there is no other.
+    pub async fn open_stream_beside(&self, peer: PeerId, one: ConnectionId) -> Result<OpenedStream, OpenError> {
+        self.open(peer, Some(one)).await
+    }
+
+    async fn open(&self, peer: PeerId, beside: Option<ConnectionId>) -> Result<OpenedStream, OpenError> {
+        match self.ask(|reply| Command::OpenStream { peer, beside, reply }).await {
             Some(result) => result,
             None if self.commands.is_closed() => Err(OpenError::Stopped),
             None => Err(OpenError::Lost { peer, detail: "the connection closed".to_owned() }),

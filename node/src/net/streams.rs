@@ -25,16 +25,16 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{InboundStream, NetEvent, OpenError, STREAM_PROTOCOL};
+use super::{InboundStream, NetEvent, OpenError, OpenedStream, STREAM_PROTOCOL};
 
 /// Streams being opened per connection, at most.
 const MAX_OPENING: usize = 16;
-/// Inbound streams per connection within [`WINDOW`]; a session needs five.
+/// Inbound streams per connection within [`WINDOW`]; a session needs nine.
 const MAX_INBOUND: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Who waits for a stream.
-pub(super) type Opener = oneshot::Sender<Result<Stream, OpenError>>;
+pub(super) type Opener = oneshot::Sender<Result<OpenedStream, OpenError>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,9 +57,10 @@ impl Streams {
         });
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
+    fn handler(&self, peer: PeerId, connection: ConnectionId) -> Handler {
         Handler {
             peer,
+            connection,
             events: self.events.clone(),
             waiting: VecDeque::new(),
             negotiating: None,
@@ -74,23 +75,23 @@ impl NetworkBehaviour for Streams {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, connection))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, connection))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -108,6 +109,7 @@ impl NetworkBehaviour for Streams {
 #[derive(Debug)]
 pub(super) struct Handler {
     peer: PeerId,
+    connection: ConnectionId,
     events: mpsc::Sender<NetEvent>,
     waiting: VecDeque<Opener>,
     negotiating: Option<Opener>,
@@ -130,6 +132,7 @@ impl Handler {
     }
 
     fn on_opened(&mut self, result: Result<Stream, OpenError>) {
+        let result = result.map(|stream| OpenedStream { stream, connection: self.connection });
         if self.negotiating.take().is_some_and(|opener| opener.send(result).is_err()) {
             tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
         }

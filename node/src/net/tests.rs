@@ -305,7 +305,7 @@ async fn streams_carry_bytes_both_ways_and_are_never_opened_by_dialling() {
     assert!(matches!(a.net.open_stream(b.peer()).await, Err(OpenError::NotConnected { .. })));
     for preference in [TransportPreference::Tcp, TransportPreference::Quic] {
         a.connect(&b, preference).await.unwrap();
-        let mut ours = a.net.open_stream(b.peer()).await.unwrap();
+        let mut ours = a.net.open_stream(b.peer()).await.unwrap().stream;
         let mut theirs = b.stream().await;
         assert_eq!(theirs.peer, a.peer());
         ours.write_all(b"ping").await.unwrap();
@@ -348,7 +348,7 @@ async fn streams_beyond_the_queue_are_dropped_and_block_nobody_a68() {
     honest.connect(&node, TransportPreference::Auto).await.unwrap();
     let mut lost = 0;
     for _ in 0..8 {
-        let mut stream = honest.net.open_stream(node.peer()).await.unwrap();
+        let mut stream = honest.net.open_stream(node.peer()).await.unwrap().stream;
         lost += usize::from(matches!(timeout(SOON / 10, stream.read(&mut [0])).await, Ok(Ok(0) | Err(_))));
     }
     assert!(lost > 0, "the queue has an end");
@@ -356,7 +356,7 @@ async fn streams_beyond_the_queue_are_dropped_and_block_nobody_a68() {
     while let Ok(event) = node.events.try_recv() {
         drop(event);
     }
-    let _open = honest.net.open_stream(node.peer()).await.unwrap();
+    let _open = honest.net.open_stream(node.peer()).await.unwrap().stream;
     while node.stream().await.peer != honest.peer() {}
 }
 
@@ -452,7 +452,7 @@ async fn a_hundred_connections_leave_nothing_behind_f60() {
     let (peer, addresses) = (b.net.local_peer(), b.addresses.clone());
     let cycle = async |preference| {
         a.net.connect(peer, addresses.clone(), preference, SOON).await.unwrap();
-        drop(a.net.open_stream(peer).await.unwrap());
+        drop(a.net.open_stream(peer).await.unwrap().stream);
         a.net.disconnect(peer).await;
     };
     cycle(TransportPreference::Tcp).await;

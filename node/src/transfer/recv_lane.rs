@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use libp2p::Stream;
+use me_sync_protocol::codec::FrameError;
 use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep, Violation};
 use me_sync_protocol::frame::{FailedEntry, Frame};
 use me_sync_protocol::ids::EntryIndex;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::pack::Unpacker;
+use super::strand::{StrandEnd, StrandNews};
 use super::{FailureDetail, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::link::{FrameReader, LinkError};
 use crate::staging::{StageError, StagedFile, StagingWriter};
@@ -23,6 +25,8 @@ const REPORT_SIZE: usize = 256;
 pub(crate) struct RecvLane {
     pub(crate) receiver: LaneReceiver,
     pub(crate) writer: StagingWriter,
+    /// Chunks that come beside the lane.
+    pub(crate) strand: mpsc::Receiver<StrandNews>,
     pub(crate) meter: Arc<LaneMeter>,
     pub(crate) stop: CancellationToken,
 }
@@ -32,11 +36,15 @@ impl RecvLane {
     /// no file of the lane is open any more.
     pub(crate) async fn run(self, mut frames: FrameReader<Stream>, reports: Reports) {
         let (batches, inbox) = mpsc::channel(LANE_QUEUE);
-        let Self { receiver, writer, meter, stop } = self;
+        let Self { receiver, writer, strand, meter, stop } = self;
         let unpacker = Unpacker::default();
         let disk = Disk { receiver, writer, meter, unpacker, file: None, reports: reports.clone() };
         let thread = tokio::task::spawn_blocking(move || disk.run(inbox));
-        let closing = pump(&mut frames, &batches, &stop).await;
+        let mut strand = StrandEnd::new(strand);
+        let closing = tokio::select! {
+            () = stop.cancelled() => None,
+            closing = pump(&mut frames, &mut strand, &batches) => closing,
+        };
         drop(batches);
         // the thread ends when it has worked off what came before the end
         if let Err(e) = thread.await {
@@ -48,30 +56,51 @@ impl RecvLane {
     }
 }
 
+/// Hands on what comes, in the lane's order, until there is nothing more; what to say then.
 async fn pump(
     frames: &mut FrameReader<Stream>,
+    strand: &mut StrandEnd,
     batches: &mpsc::Sender<Vec<Frame>>,
-    stop: &CancellationToken,
 ) -> Option<LaneEvent> {
     loop {
-        let batch = tokio::select! {
-            () = stop.cancelled() => return None,
-            batch = frames.next_batch() => batch,
-        };
-        match batch {
+        let batch = match frames.next_batch().await {
             Ok(batch) if batch.is_empty() => return Some(LaneEvent::Closed),
-            Ok(batch) => {
-                tokio::select! {
-                    () = stop.cancelled() => return None,
-                    sent = batches.send(batch) => if sent.is_err() { return None },
+            Ok(batch) => batch,
+            Err(e) => return Some(e.into()),
+        };
+        let mut ready = Vec::new();
+        for frame in batch {
+            let Frame::FileStrand(on_strand) = frame else {
+                ready.push(frame);
+                continue;
+            };
+            for nth in 0..on_strand.chunks.max(1) {
+                if nth == 0 && !ready.is_empty() {
+                    batches.send(std::mem::take(&mut ready)).await.ok()?;
+                }
+                match strand.next(on_strand).await {
+                    Ok(chunk) => batches.send(vec![chunk]).await.ok()?,
+                    Err(closing) => return Some(closing),
                 }
             }
-            Err(LinkError::Frame(e)) => {
-                return Some(LaneEvent::Violation(Violation { code: e.code(), what: "a malformed frame on a lane" }));
-            }
-            Err(LinkError::Io(_) | LinkError::Truncated) => return Some(LaneEvent::Closed),
+        }
+        if !ready.is_empty() {
+            batches.send(ready).await.ok()?;
         }
     }
+}
+
+impl From<LinkError> for LaneEvent {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Frame(e) => malformed(e),
+            LinkError::Io(_) | LinkError::Truncated => Self::Closed,
+        }
+    }
+}
+
+pub(super) fn malformed(e: FrameError) -> LaneEvent {
+    LaneEvent::Violation(Violation { code: e.code(), what: "a malformed frame on a lane" })
 }
 
 /// The thread's half.

@@ -4,6 +4,7 @@
 //! manifest has no hash of are hashed on the way, by the thread.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::SendBuffer;
+use super::outbound::{BatchWriter, Ended, Packed};
 use super::pack::ChunkPacker;
+use super::strand::{STRAND_QUEUE, StrandStart};
 use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::source::{FreshHash, HashKeeper, ReadError, SnapshotReader};
 
@@ -80,81 +83,51 @@ pub(crate) struct SendLane {
     pub(crate) faults: crate::hooks::ResolvedFaults,
 }
 
-/// Packed frames, and what is through once they are written.
-struct Packed {
-    frames: SendBuffer,
-    files: u64,
-    bytes: u64,
-    wire: u64,
-    holes: u64,
-    failed: Vec<(EntryIndex, Code)>,
-    hashed: Vec<(EntryIndex, Digest)>,
-}
-
 impl SendLane {
     /// Runs until the lane is stopped or the stream breaks. Work comes round by round.
-    pub(crate) async fn run(self, mut stream: Stream, work: mpsc::Receiver<Arc<WorkList>>, reports: Reports) {
+    /// Once there is a `strand`, chunks go there as well.
+    pub(crate) async fn run(
+        self,
+        mut stream: Stream,
+        strand: impl Future<Output = Option<Stream>> + Send + 'static,
+        work: mpsc::Receiver<Arc<WorkList>>,
+        reports: Reports,
+    ) {
         let (batches, mut inbox) = mpsc::channel(LANE_QUEUE);
-        let (meter, stop, release) = (self.meter.clone(), self.stop.clone(), self.release.clone());
-        let (used, unused) = mpsc::channel(LANE_QUEUE + 1);
+        let (stop, release) = (self.stop.clone(), self.release.clone());
+        let (used, unused) = mpsc::channel(LANE_QUEUE + STRAND_QUEUE + 2);
+        let writer = BatchWriter { meter: self.meter.clone(), used, reports };
+        let mut strand = StrandStart::new(strand, writer.beside(), stop.clone(), release.clone());
         let thread = tokio::task::spawn_blocking(move || Packer::new(self, batches, unused).run(work));
-        let broken = loop {
-            let packed: Packed = tokio::select! {
-                () = stop.cancelled() => break false,
-                packed = inbox.recv() => match packed {
-                    Some(packed) => packed,
-                    None => break false,
-                },
-            };
-            let written = tokio::select! {
-                () = stop.cancelled() => break false,
-                written = write(&mut stream, packed.frames.as_slice(), inbox.is_empty(), &meter) => written,
-            };
-            if written.is_err() {
-                break true;
+        let sending = async {
+            while let Some(packed) = inbox.recv().await {
+                let flush = inbox.is_empty();
+                match strand.take(packed) {
+                    Ok(instead) => writer.write(&mut stream, &instead, flush).await?,
+                    Err(packed) => writer.put(&mut stream, packed, flush).await?,
+                }
             }
-            let Packed { frames, files, bytes, wire, holes, failed, hashed } = packed;
-            // a thread that has ended needs no memory
-            used.try_send(frames).ok();
-            meter.payload.fetch_add(bytes, Ordering::Relaxed);
-            meter.holes.fetch_add(holes, Ordering::Relaxed);
-            meter.wire.fetch_add(wire, Ordering::Relaxed);
-            if !reports.send(LaneEvent::Sent { files, bytes, failed, hashed }).await {
-                break false;
-            }
+            Ok(())
+        };
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = sending => ended,
         };
         // with its channel closed the thread ends at its next batch
         drop(inbox);
-        if broken {
-            reports.send(LaneEvent::Closed).await;
+        let is_broken = ended == Err(Ended::Broken);
+        if is_broken {
+            writer.reports.send(LaneEvent::Closed).await;
         }
         match thread.await {
-            Ok(()) if broken => {}
+            Ok(()) if is_broken => {}
             Ok(()) => release.cancelled().await,
             Err(e) => tracing::error!(error = %e, "a lane's disk thread failed"),
         }
         // a clean end lets the peer see that nothing is missing; it may be gone already
         stream.close().await.ok();
+        strand.close().await;
     }
-}
-
-async fn write(stream: &mut Stream, mut frames: &[u8], flush: bool, meter: &LaneMeter) -> std::io::Result<()> {
-    // what a limit lets through and the stream has not taken yet
-    let mut allowed = 0;
-    while !frames.is_empty() {
-        if allowed == 0 {
-            allowed = frames.len().min(meter.throttle.piece());
-            meter.throttle.pass(allowed).await;
-        }
-        let n = stream.write(&frames[..allowed]).await?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        meter.moved.fetch_add(n as u64, Ordering::Relaxed);
-        allowed -= n;
-        frames = &frames[n..];
-    }
-    if flush { stream.flush().await } else { Ok(()) }
 }
 
 /// The thread's half.
@@ -171,6 +144,10 @@ struct Packer {
     wire: u64,
     /// Of `bytes`, those in holes.
     holes: u64,
+    /// Chunks in the buffer, …
+    chunk_frames: u32,
+    /// … and whether other frames are there, too.
+    has_others: bool,
     failed: Vec<(EntryIndex, Code)>,
     hashed: Vec<(EntryIndex, Digest)>,
     fresh: Vec<FreshHash>,
@@ -195,6 +172,8 @@ impl Packer {
             bytes: 0,
             wire: 0,
             holes: 0,
+            chunk_frames: 0,
+            has_others: false,
             failed: Vec::new(),
             hashed: Vec::new(),
             fresh: Vec::new(),
@@ -223,6 +202,7 @@ impl Packer {
             tracing::error!(%index, "asked to send something that is no file");
             return Ok(());
         };
+        self.has_others = true;
         self.buffer.put(&Frame::FileBegin(FileBegin { index, size, sha256, offset }));
         let (failed, late) = match self.body(index, offset, sha256.is_none())? {
             Ok(late) => (None, late),
@@ -231,6 +211,7 @@ impl Packer {
                 (Some(e.code()), None)
             }
         };
+        self.has_others = true;
         self.buffer.put(&Frame::FileEnd(FileEnd { index, failed, sha256: late }));
         self.files += 1;
         self.hashed.extend(late.map(|sha256| (index, sha256)));
@@ -307,6 +288,7 @@ impl Packer {
     /// The next bytes of the file are a hole; it is no longer than a chunk.
     fn hole(&mut self, len: u64) {
         self.buffer.put(&Frame::FileZeros(FileZeros { len: u32::try_from(len).unwrap_or(u32::MAX) }));
+        self.chunk_frames += 1;
         self.bytes += len;
         self.holes += len;
     }
@@ -316,6 +298,7 @@ impl Packer {
         let content = &*self.buffer.tail(header + FRAME_HEADER);
         let len = content.len();
         self.bytes += len as u64;
+        self.chunk_frames += 1;
         self.wire += match self.chunks.pack(content) {
             Some(zstd) => {
                 let frame = |len| u32::try_from(len).unwrap_or(u32::MAX);
@@ -351,6 +334,7 @@ impl Packer {
         next.clear();
         let packed = Packed {
             frames: std::mem::replace(&mut self.buffer, next),
+            chunks: NonZeroU32::new(std::mem::take(&mut self.chunk_frames)).filter(|_| !self.has_others),
             files: std::mem::take(&mut self.files),
             bytes: std::mem::take(&mut self.bytes),
             wire: std::mem::take(&mut self.wire),
@@ -358,6 +342,7 @@ impl Packer {
             failed: std::mem::take(&mut self.failed),
             hashed: std::mem::take(&mut self.hashed),
         };
+        self.has_others = false;
         match self.batches.try_send(packed) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(packed)) => {

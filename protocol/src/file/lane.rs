@@ -93,6 +93,9 @@ impl LaneReceiver {
             Frame::FilePacked(packed) => self.packed(packed),
             Frame::FileZeros(FileZeros { len }) => self.zeros(len),
             Frame::FileEnd(end) => self.end(end),
+            Frame::FileStrand(_) => {
+                Err(Violation::unexpected("a frame that stands for chunks of a strand, in their place"))
+            }
             Frame::Hello(_)
             | Frame::Ack(_)
             | Frame::ManifestBegin(_)

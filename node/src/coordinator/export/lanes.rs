@@ -137,7 +137,12 @@ impl ExportJob {
                         opened = streams::open(&net, peer, hello) => opened,
                     };
                     match opened {
-                        Ok(stream) => lane.run(stream, inbox, reports).await,
+                        Ok(opened) => {
+                            let hello = StreamHello { role: Role::Strand(number), ..hello };
+                            let strand =
+                                async move { streams::open_beside(&net, peer, opened.connection, hello).await };
+                            lane.run(opened.stream, strand, inbox, reports).await;
+                        }
                         Err(code) => {
                             tracing::debug!(%code, "a lane was not opened");
                             reports.send(LaneEvent::Closed).await;

@@ -1,5 +1,6 @@
 //! The import's connections: the control stream, the lanes, and the way back when they are lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use me_sync_protocol::message::Granted;
 use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,7 @@ use crate::coordinator::{Event, JobEvent, Shared, streams};
 use crate::link::FrameReader;
 use crate::random;
 use crate::transfer::recv_lane::RecvLane;
+use crate::transfer::strand::{self, STRAND_QUEUE, StrandNews};
 use crate::transfer::{LaneEvent, LaneMeter, Reports};
 
 /// Pause before the first try to reach a lost exporter again; it doubles with each.
@@ -47,6 +50,8 @@ pub(super) struct Connection {
     control: ControlLink,
     /// One bit a lane.
     lanes_open: u8,
+    /// Lanes that have no strand yet: where its chunks would go.
+    strands: HashMap<u8, mpsc::Sender<StrandNews>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -222,7 +227,13 @@ impl ImportJob {
         let Some(session) = &mut self.session else { return };
         session.conversation += 1;
         let control = ControlLink::spawn(self.id, session.conversation, control, shared.events.clone());
-        let connection = Connection { control, lanes_open: 0, stop: CancellationToken::new(), tasks: JoinSet::new() };
+        let connection = Connection {
+            control,
+            lanes_open: 0,
+            strands: HashMap::new(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
         session.link = Link::Up(Box::new(connection));
         if session.core.is_waiting() {
             self.input(Input::Resumed, shared);
@@ -316,11 +327,14 @@ impl ImportJob {
         let (Some(session), Some(staging)) = (&mut self.session, &self.staging) else { return };
         let (Link::Up(connection), Some(manifest)) = (&mut session.link, session.manifest.clone()) else { return };
         connection.lanes_open |= 1 << number;
+        let (strand, chunks) = mpsc::channel(STRAND_QUEUE);
+        connection.strands.insert(number, strand);
         let lane = RecvLane {
             receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk)
                 .taking_packed(session.zstd)
                 .taking_zeros(session.holes),
             writer: staging.writer(),
+            strand: chunks,
             meter: session.meter.clone(),
             stop: connection.stop.clone(),
         };
@@ -333,6 +347,28 @@ impl ImportJob {
                 reports.send(LaneEvent::Closed).await;
             }
         });
+    }
+
+    /// A stream came in beside lane `number`, which takes one.
+    pub(in crate::coordinator) fn strand_opened(&mut self, number: u8, mut stream: libp2p::Stream) {
+        let Some(Session { link: Link::Up(connection), meter, .. }) = &mut self.session else { return };
+        let Some(lane) = connection.strands.remove(&number) else { return };
+        // before the exporter can hear that it is taken: its next frame on the lane may be about it
+        if lane.try_send(StrandNews::Opened).is_err() {
+            return;
+        }
+        let (moved, throttle, stop) = (meter.moved.clone(), meter.throttle.clone(), connection.stop.clone());
+        connection.tasks.spawn(async move {
+            if streams::accept(&mut stream).await.is_ok() {
+                strand::receive(FrameReader::limited(stream, moved, throttle), lane, stop).await;
+            }
+        });
+    }
+
+    /// May a strand of lane `number` come in now?
+    pub(in crate::coordinator) fn takes_strand(&self, number: u8) -> bool {
+        let Some(Session { link: Link::Up(connection), core, .. }) = &self.session else { return false };
+        connection.strands.contains_key(&number) && !core.is_applying()
     }
 
     /// Lanes of a lost connection report until [`LaneEvent::Drained`]; nothing else of it counts.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libp2p::core::ConnectedPoint;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::ConnectionId;
-use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::caps::negotiate;
 use me_sync_protocol::message::{Hello, Request, Response};
 use me_sync_protocol::reason::Code;
@@ -18,6 +18,7 @@ use super::requests::{Outbound, Queued};
 use crate::net::address::{transport_of, without_peer};
 use crate::net::behaviour::MAX_INBOUND;
 use crate::net::connect::JobKey;
+use crate::net::streams::Opener;
 use crate::net::{ConnectError, Connected, NetEvent, OpenError, RequestError, TransportKind};
 
 /// From this many inbound connections on, the oldest without a hello makes room for the next (A64).
@@ -177,11 +178,12 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_open_stream(&mut self, id: PeerId, reply: oneshot::Sender<Result<Stream, OpenError>>) {
+    pub(super) fn on_open_stream(&mut self, id: PeerId, beside: Option<ConnectionId>, reply: Opener) {
         let peer = self.peers.get_mut(&id).filter(|peer| peer.hello.is_some());
         // the oldest of those that carry least: the lanes of a session share its connections evenly
         let least = |peer: &'_ mut Peer| {
-            let connection = peer.connections.iter_mut().filter(|c| !c.closing).min_by_key(|c| c.opened)?;
+            let fit = peer.connections.iter_mut().filter(|c| !c.closing && Some(c.id) != beside);
+            let connection = fit.min_by_key(|c| c.opened)?;
             connection.opened += 1;
             Some(connection.id)
         };

@@ -2,16 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use me_sync_protocol::codec::{self, FrameError};
 use me_sync_protocol::frame::Frame;
+use me_sync_protocol::limits::FRAME_HEADER;
 
 use crate::limit::Throttle;
 
 /// How much a reader asks for at once.
 const READ_SIZE: usize = 256 << 10;
+/// How much it asks for where the next frame is likely to be a large chunk, which is not read into the common buffer: its
+/// header, or the end of a file and the beginning of another.
+const PEEK: usize = 128;
+/// Chunks from this size on are read into memory of their own, …
+const LARGE: usize = 64 << 10;
+/// … of which so many pieces are kept for the next ones.
+const KEPT: usize = 8;
 /// A batch of frames ends when they stand for this much content: what was read at once may unpack to gigabytes, and
 /// whoever takes a batch works it off before it stops.
 const BATCH_CONTENT: usize = 1 << 20;
@@ -53,6 +62,41 @@ pub(crate) struct FrameReader<R> {
     throttle: Throttle,
     /// Bytes that were read and that the limits have not been asked for yet.
     owed: usize,
+    /// A large chunk that is not whole yet.
+    chunk: Option<Chunk>,
+    /// The last frame was one.
+    is_large: bool,
+    /// Memory of chunks that are done with comes back here.
+    used: std::sync::mpsc::Receiver<Vec<u8>>,
+    home: SyncSender<Vec<u8>>,
+}
+
+/// Content on its way into memory of its own: cleared once, then used again and again.
+#[derive(Debug)]
+struct Chunk {
+    memory: Vec<u8>,
+    have: usize,
+    len: usize,
+}
+
+/// Whole content. Its memory goes home when the last of those who share it lets go.
+struct Lent {
+    memory: Vec<u8>,
+    len: usize,
+    home: SyncSender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // too many pieces, or a reader that is gone: it is freed
+        self.home.try_send(std::mem::take(&mut self.memory)).ok();
+    }
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -63,13 +107,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads no faster than the limits allow; what is not read holds the peer back.
     pub(crate) fn limited(io: R, moved: Arc<AtomicU64>, throttle: Throttle) -> Self {
-        Self { io, buffer: BytesMut::new(), moved, throttle, owed: 0 }
+        let (home, used) = std::sync::mpsc::sync_channel(KEPT);
+        Self { io, buffer: BytesMut::new(), moved, throttle, owed: 0, chunk: None, is_large: false, used, home }
     }
 
     /// The next frame; none at the end of the stream. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
         loop {
-            if let Some(frame) = codec::decode(&mut self.buffer)? {
+            if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
             if !self.fill().await? {
@@ -85,7 +130,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut content = 0;
         loop {
             while content < BATCH_CONTENT
-                && let Some(frame) = codec::decode(&mut self.buffer)?
+                && let Some(frame) = self.take()?
             {
                 content += content_of(&frame);
                 batch.push(frame);
@@ -96,17 +141,54 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// The next frame, if it is whole.
+    fn take(&mut self) -> Result<Option<Frame>, FrameError> {
+        match self.chunk.take_if(|chunk| chunk.have == chunk.len) {
+            Some(Chunk { memory, len, .. }) => {
+                self.is_large = true;
+                let lent = Lent { memory, len, home: self.home.clone() };
+                return Ok(Some(Frame::FileChunk(Bytes::from_owner(lent))));
+            }
+            None if self.chunk.is_some() => return Ok(None),
+            None => {}
+        }
+        let frame = codec::decode(&mut self.buffer)?;
+        if frame.is_some() {
+            self.is_large = false;
+        } else if let Some(len) = codec::chunk_length(&self.buffer)?.filter(|len| *len >= LARGE) {
+            self.buffer.advance(FRAME_HEADER);
+            let mut memory = self.used.try_recv().unwrap_or_default();
+            if memory.len() < len {
+                memory.resize(len, 0);
+            }
+            let have = self.buffer.len();
+            memory[..have].copy_from_slice(&self.buffer);
+            self.buffer.clear();
+            self.chunk = Some(Chunk { memory, have, len });
+        }
+        Ok(frame)
+    }
+
     /// Reads once; false at a clean end.
     async fn fill(&mut self) -> Result<bool, LinkError> {
         self.throttle.pass(self.owed).await;
         self.owed = 0;
         let have = self.buffer.len();
-        let want = codec::needed(&self.buffer)?.max(have + 1).max(READ_SIZE);
-        let want = want.min(have.saturating_add(self.throttle.piece()));
-        self.buffer.resize(want, 0);
-        let read = ReadInto { io: &mut self.io, buffer: &mut self.buffer, have }.read().await;
-        match read? {
-            0 if have == 0 => Ok(false),
+        let is_inside = have > 0 || self.chunk.is_some();
+        let read = if let Some(chunk) = &mut self.chunk {
+            let until = chunk.len.min(chunk.have.saturating_add(self.throttle.piece()));
+            let n = self.io.read(&mut chunk.memory[chunk.have..until]).await?;
+            chunk.have += n;
+            n
+        } else {
+            let ahead = if self.is_large { PEEK } else { READ_SIZE };
+            let want = codec::needed(&self.buffer)?.max(have + 1).max(ahead);
+            let want = want.min(have.saturating_add(self.throttle.piece()));
+            self.buffer.resize(want, 0);
+            ReadInto { io: &mut self.io, buffer: &mut self.buffer, have }.read().await?
+        };
+        match read {
+            0 if !is_inside => Ok(false),
             0 => Err(LinkError::Truncated),
             n => {
                 self.moved.fetch_add(n as u64, Ordering::Relaxed);
@@ -230,6 +312,69 @@ mod tests {
             }
         }
         assert_eq!(got, frames.len());
+    }
+
+    fn chunk(len: usize) -> Frame {
+        Frame::FileChunk((0..len).map(|n| (n % 251) as u8).collect::<Vec<_>>().into())
+    }
+
+    #[tokio::test]
+    async fn large_chunks_come_out_whole_between_small_frames_however_they_are_cut() {
+        let small = Frame::Abort(Abort { code: Code::Aborted });
+        let frames = [chunk(LARGE), small.clone(), chunk(1 << 20), chunk(LARGE + 7), chunk(3), small, chunk(LARGE)];
+        let raw = bytes(&frames);
+        for piece in [1 << 10, 65_537, 300_000, 8 << 20] {
+            let (mut near, far) = tokio::io::duplex(piece);
+            let far = tokio_util::compat::TokioAsyncReadCompatExt::compat(far);
+            let mut link = FrameReader::new(far, Arc::default());
+            let write = async {
+                tokio::io::AsyncWriteExt::write_all(&mut near, &raw).await.unwrap();
+                drop(near);
+            };
+            let read = async {
+                let mut got = Vec::new();
+                loop {
+                    let batch = link.next_batch().await.unwrap();
+                    if batch.is_empty() {
+                        return got;
+                    }
+                    got.extend(batch);
+                }
+            };
+            let (got, ()) = futures::future::join(read, write).await;
+            assert!(got == frames, "cut to {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_memory_of_a_chunk_is_used_again_and_never_while_somebody_has_it() {
+        let mut link = reader(bytes(&vec![chunk(1 << 20); 4]));
+        let first = link.next().await.unwrap().unwrap();
+        let content = chunk_content(&first).clone();
+        let at = content.as_ptr();
+        let second = link.next().await.unwrap().unwrap();
+        assert_ne!(chunk_content(&second).as_ptr(), at);
+        let shared = content.slice(10..20);
+        drop((first, content));
+        let third = link.next().await.unwrap();
+        assert_eq!(shared, chunk_content(&second).slice(10..20));
+        drop((shared, third));
+        let fourth = link.next().await.unwrap().unwrap();
+        assert_eq!(chunk_content(&fourth).as_ptr(), at);
+    }
+
+    fn chunk_content(frame: &Frame) -> &Bytes {
+        let Frame::FileChunk(content) = frame else { panic!("{frame:?}") };
+        content
+    }
+
+    #[tokio::test]
+    async fn an_end_inside_a_large_chunk_is_an_error() {
+        for cut in [1, LARGE, LARGE - 1] {
+            let mut raw = bytes(&[chunk(LARGE)]);
+            raw.truncate(raw.len() - cut);
+            assert!(matches!(reader(raw).next().await, Err(LinkError::Truncated)), "{cut} bytes short");
+        }
     }
 
     #[tokio::test]

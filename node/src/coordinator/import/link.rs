@@ -25,7 +25,7 @@ use crate::coordinator::{Event, JobEvent, Shared, streams};
 use crate::link::FrameReader;
 use crate::random;
 use crate::transfer::recv_lane::RecvLane;
-use crate::transfer::strand::{self, STRAND_QUEUE, StrandNews};
+use crate::transfer::strand::{self, STRAND_AHEAD, StrandNews};
 use crate::transfer::{LaneEvent, LaneMeter, Reports};
 
 /// Pause before the first try to reach a lost exporter again; it doubles with each.
@@ -327,7 +327,7 @@ impl ImportJob {
         let (Some(session), Some(staging)) = (&mut self.session, &self.staging) else { return };
         let (Link::Up(connection), Some(manifest)) = (&mut session.link, session.manifest.clone()) else { return };
         connection.lanes_open |= 1 << number;
-        let (strand, chunks) = mpsc::channel(STRAND_QUEUE);
+        let (strand, chunks) = mpsc::channel(STRAND_AHEAD);
         connection.strands.insert(number, strand);
         let lane = RecvLane {
             receiver: LaneReceiver::new(manifest, session.core.requested().clone(), session.max_chunk)

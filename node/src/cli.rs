@@ -7,6 +7,7 @@ mod abort;
 mod book;
 mod completions;
 mod compress;
+mod config;
 mod demo;
 mod exit;
 mod failures;
@@ -119,6 +120,9 @@ enum Command {
     /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
+    /// Check the settings in config.toml, or say where they are
+    #[command(after_help = config::EXAMPLES)]
+    Config(config::Args),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::Args),
@@ -144,13 +148,15 @@ pub(crate) fn main() -> Exit {
 }
 
 fn run(cli: Cli, out: Out) -> Result<(), CliError> {
-    if let Command::Completions(args) = &cli.command {
-        return completions::run(args, out);
+    let mut globals = cli.globals;
+    match &cli.command {
+        Command::Completions(args) => return completions::run(args, out),
+        Command::Config(args) => return config::run(args, &globals, out),
+        _ => globals.read_config()?,
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|err| {
         CliError::new(Exit::Node, format!("the program cannot start its threads: {err}"), "free some memory, try again")
     })?;
-    let globals = cli.globals;
     let result = runtime.block_on(async {
         let stop = Stop::listen()?;
         match cli.command {
@@ -169,6 +175,7 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
             Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
             Command::Completions(args) => completions::run(&args, out),
+            Command::Config(args) => config::run(&args, &globals, out),
         }
     });
     // a read from the terminal that nobody answers must not keep the process

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod clock;
+pub mod config;
 mod coordinator;
 pub mod errors;
 mod holes;

@@ -5,6 +5,8 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/kept.rs"]
 mod kept;
 #[path = "cli/limit.rs"]

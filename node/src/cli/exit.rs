@@ -1,5 +1,6 @@
 //! Exit codes (DESIGN §8) and the one error type that leads to them.
 
+use me_sync_node::config::ConfigError;
 use me_sync_node::errors::chain;
 use me_sync_node::source::SourceError;
 use me_sync_node::staging::{RollbackError, StateError};
@@ -128,6 +129,12 @@ impl CliError {
     /// The same with another way out.
     pub(crate) fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(err: ConfigError) -> Self {
+        Self::usage(chain(&err).to_string(), err.hint())
     }
 }
 

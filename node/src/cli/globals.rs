@@ -1,18 +1,21 @@
 //! The flags that every command has, and the node they describe.
 
 use std::io::IsTerminal as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
+use me_sync_node::config::{self, Config, parse_listen};
+use me_sync_node::limit::Rate;
 use me_sync_node::net::{ListenAddr, TransportPreference, Transports};
-use me_sync_node::{Node, NodeConfig, default_state_dir};
+use me_sync_node::{Compression, Node, NodeConfig, default_state_dir};
 use me_sync_protocol::reason::Code;
 use tracing_subscriber::EnvFilter;
 
+use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::human;
+use super::limit::SessionLimit;
 use super::out::Out;
 use super::stop::Stop;
 
@@ -41,6 +44,12 @@ pub(crate) struct Globals {
     /// Identity and session records [default: the platform's place]
     #[arg(long, global = true, env = "ME_SYNC_STATE_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Settings [default: config.toml in the platform's place, if there is one]
+    #[arg(long, global = true, env = "ME_SYNC_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What that file says.
+    #[arg(skip)]
+    pub(crate) file: Config,
     /// NDJSON on stdout, the last line is a "result"
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -55,9 +64,10 @@ pub(crate) struct Globals {
         value_name = "IP[:PORT]", value_parser = parse_listen)]
     pub(crate) listen: Vec<ListenAddr>,
     /// Neither find nor be found on the local network
-    #[arg(long, global = true, env = "ME_SYNC_NO_MDNS", hide_env_values = true,
+    #[arg(long, global = true, env = "ME_SYNC_NO_MDNS", hide_env_values = true, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "true|false",
         value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) no_mdns: bool,
+    pub(crate) no_mdns: Option<bool>,
     /// Transport to listen on and to dial with
     #[arg(
         long,
@@ -69,7 +79,7 @@ pub(crate) struct Globals {
     )]
     pub(crate) transport: Transport,
     /// What the other device sees [default: the host name]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, env = "ME_SYNC_NAME", hide_env_values = true, value_name = "NAME")]
     pub(crate) device_name: Option<String>,
 }
 
@@ -98,15 +108,52 @@ impl Globals {
         })
     }
 
-    pub(crate) fn config(&self) -> Result<NodeConfig, CliError> {
+    /// Where the settings are, whether or not there is such a file.
+    pub(crate) fn config_path(&self) -> Result<PathBuf, CliError> {
+        self.config.clone().or_else(config::default_path).ok_or_else(|| {
+            CliError::new(
+                Exit::Node,
+                "there is no home directory to keep settings in",
+                "name a file with --config FILE",
+            )
+        })
+    }
+
+    /// Reads the settings. A file that was named must be there.
+    pub(crate) fn read_config(&mut self) -> Result<(), CliError> {
+        self.file = match (&self.config, config::default_path()) {
+            (Some(named), _) => Config::read(named)?,
+            (None, Some(path)) => Config::find(&path)?.unwrap_or_default(),
+            (None, None) => Config::default(),
+        };
+        Ok(())
+    }
+
+    pub(crate) fn mdns(&self) -> bool {
+        self.no_mdns.map(|off| !off).or(self.file.mdns).unwrap_or(true)
+    }
+
+    /// The limit of a session, by its flag or else the settings.
+    pub(crate) fn limit(&self, flag: Option<SessionLimit>) -> Option<Rate> {
+        flag.map_or(self.file.limit, |SessionLimit(rate)| rate)
+    }
+
+    /// When files are packed, by the flag or else the settings.
+    pub(crate) fn compression(&self, flag: Option<Compress>) -> Compression {
+        flag.map(Compression::from).or(self.file.compress).unwrap_or_default()
+    }
+
+    pub(crate) fn node_config(&self) -> Result<NodeConfig, CliError> {
         let mut config = NodeConfig::new(self.state_dir()?);
-        if !self.listen.is_empty() {
-            config.listen.clone_from(&self.listen);
+        let file = &self.file;
+        if let Some(listen) = Some(&self.listen).filter(|listen| !listen.is_empty()).or(file.listen.as_ref()) {
+            config.listen.clone_from(listen);
         }
-        if let Some(name) = &self.device_name {
+        if let Some(name) = self.device_name.as_ref().or(file.name.as_ref()) {
             config.device_name.clone_from(name);
         }
-        config.mdns = !self.no_mdns;
+        config.mdns = self.mdns();
+        config.compression = self.compression(None);
         config.transports =
             Transports { tcp: self.transport != Transport::Quic, quic: self.transport != Transport::Tcp };
         Ok(config)
@@ -131,7 +178,7 @@ impl Globals {
         out: Out,
         stop: &Stop,
     ) -> Result<Node, CliError> {
-        let mut config = self.config()?;
+        let mut config = self.node_config()?;
         change(&mut config);
         let mut tries = 1;
         let node = loop {
@@ -171,15 +218,6 @@ impl Globals {
         }
         text
     }
-}
-
-fn parse_listen(text: &str) -> Result<ListenAddr, String> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(ListenAddr { ip, port: None });
-    }
-    let wrong = |_| "an IP address is needed, such as 192.168.1.5, 127.0.0.1:4001 or [::1]:4001".to_owned();
-    let at: SocketAddr = text.parse().map_err(wrong)?;
-    Ok(ListenAddr { ip: at.ip(), port: Some(at.port()).filter(|p| *p != 0) })
 }
 
 #[cfg(test)]

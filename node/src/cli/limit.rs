@@ -26,15 +26,20 @@ pub(crate) struct Args {
     what: What,
 }
 
-/// The limit of one session.
-pub(crate) fn parse_rate(text: &str) -> Result<Rate, String> {
-    match text.parse() {
-        Ok(rate) => Ok(rate),
-        Err(err) if text == "off" => {
-            Err(format!("{err}; for none, leave --limit out (`me-sync limit off` lifts that of the device)"))
+/// What `--limit` of a session takes: a rate, or `off` for none though the settings have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionLimit(pub(crate) Option<Rate>);
+
+impl std::str::FromStr for SessionLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(rate) => Ok(Self(Some(rate))),
+            Err(_) if text == "off" => Ok(Self(None)),
+            Err(err @ RateError::Text) => Err(format!("{err}; off for no limit")),
+            Err(err) => Err(err.to_string()),
         }
-        Err(err @ RateError::Text) => Err(format!("{err}; for no limit, leave it out")),
-        Err(err) => Err(err.to_string()),
     }
 }
 

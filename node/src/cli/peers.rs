@@ -33,8 +33,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    if globals.no_mdns {
-        return Err(CliError::usage("peers are found by mDNS, which --no-mdns turns off", "leave --no-mdns out"));
+    if !globals.mdns() {
+        let hint = "leave --no-mdns out; `--no-mdns=false` counts more than config.toml";
+        return Err(CliError::usage("peers are found by mDNS, which --no-mdns or `mdns = false` turns off", hint));
     }
     let node = globals.spawn(out, stop).await?;
     let found = search(&node.handle(), args.time, out, stop).await;

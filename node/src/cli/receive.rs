@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libp2p::PeerId;
-use me_sync_node::limit::Rate;
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
@@ -15,7 +14,7 @@ use super::compress::Compress;
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
-use super::limit::parse_rate;
+use super::limit::SessionLimit;
 use super::out::Out;
 use super::stop::Stop;
 use super::ticket_input::TicketSource;
@@ -54,8 +53,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     connect_timeout: Duration,
     /// Receive no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    limit: Option<Rate>,
+    #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
+    limit: Option<SessionLimit>,
     /// Do not replace DIR if it changes meanwhile
     #[arg(long)]
     fail_if_changed: bool,
@@ -66,8 +65,15 @@ pub(crate) struct Args {
     #[arg(long)]
     i_mean_home: bool,
     /// Whether packed files are taken: auto or never
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
-    compress: Compress,
+    #[arg(
+        long,
+        value_enum,
+        env = "ME_SYNC_COMPRESS",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    compress: Option<Compress>,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -92,10 +98,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             keep_world_writable: args.keep_world_writable,
             forbidden: Vec::new(),
         },
-        limit: args.limit,
+        limit: globals.limit(args.limit),
         ..ImportOptions::new(&args.dir)
     };
-    let compression = args.compress.into();
+    let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let result = import(&node.handle(), ticket, options, answer, globals, out, stop).await;
     node.shutdown().await;

@@ -1,6 +1,5 @@
 //! `me-sync resume` and `me-sync retry`: an unfinished session goes on, on whichever side this device is.
 
-use me_sync_node::limit::Rate;
 use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferOptions, Role};
 
@@ -9,7 +8,7 @@ use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, parse_peer};
-use super::limit::parse_rate;
+use super::limit::SessionLimit;
 use super::out::Out;
 use super::stop::Stop;
 use super::{human, prompt, send, sessions};
@@ -41,11 +40,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
     peer: Vec<PeerAddresses>,
     /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    limit: Option<Rate>,
+    #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
+    limit: Option<SessionLimit>,
     /// As with send and receive
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
-    compress: Compress,
+    #[arg(
+        long,
+        value_enum,
+        env = "ME_SYNC_COMPRESS",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    compress: Option<Compress>,
 }
 
 /// How long the sending device is looked for, to tell it that its tree is in place.
@@ -169,12 +175,12 @@ fn announce(known: &Known, verb: Verb, out: Out) {
 
 async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let answer = Answer::of(args.yes, prompt::possible(out));
-    let compression = args.compress.into();
+    let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let handle = node.handle();
     let going_on = async {
         let job = stop.unless(handle.resume_at(known.session, PeerAddresses::of(&args.peer))).await??;
-        job.set_limit(args.limit);
+        job.set_limit(globals.limit(args.limit));
         Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await
     };
     let result = going_on.await;
@@ -192,9 +198,10 @@ async fn export(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &
         let hint = format!("bring it back, or end the session: {}", globals.command(&format!("abort {id}")));
         if gone { CliError { hint, ..error } } else { error }
     })?;
-    let compression = args.compress.into();
+    let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
-    let options = OfferOptions { session: Some(known.session), limit: args.limit, ..OfferOptions::default() };
+    let options =
+        OfferOptions { session: Some(known.session), limit: globals.limit(args.limit), ..OfferOptions::default() };
     let result = send::offer(&node.handle(), source, options, false, globals, out, stop).await;
     node.shutdown().await;
     result?.show(out);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
 use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
@@ -14,7 +13,7 @@ use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
-use super::limit::parse_rate;
+use super::limit::SessionLimit;
 use super::live::StatusFile;
 use super::out::Out;
 use super::render::spinner;
@@ -51,8 +50,8 @@ pub(crate) struct Args {
     expires: Duration,
     /// Send no faster than this to each device: 500K, 1.5M, 1G bytes a second, or
     /// 100Mbit; `me-sync limit` is for all of them together
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    limit: Option<Rate>,
+    #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
+    limit: Option<SessionLimit>,
     /// Leave out what cannot be read
     #[arg(long)]
     skip_unreadable: bool,
@@ -66,8 +65,15 @@ pub(crate) struct Args {
     #[arg(long)]
     new: bool,
     /// Pack files on their way: auto, never or always
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
-    compress: Compress,
+    #[arg(
+        long,
+        value_enum,
+        env = "ME_SYNC_COMPRESS",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    compress: Option<Compress>,
     /// Send to so many devices at once, each with a ticket of its own
     #[arg(long, value_name = "N", default_value = "1",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=OfferOptions::MAX_DEVICES as u64))]
@@ -83,14 +89,14 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
     let source = scan(args.path, options, out, stop).await?;
-    let compression = args.compress.into();
+    let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options = OfferOptions {
         ttl: args.expires,
         fresh: args.new,
         hash_first: args.hash_first,
         session: None,
-        limit: args.limit,
+        limit: globals.limit(args.limit),
     };
     if args.devices > 1 {
         let result = send_many::offer(&node.handle(), source, options, args.devices, globals, out, stop).await;

@@ -36,6 +36,8 @@ impl Place {
             .env_remove("ME_SYNC_STATE_DIR")
             .env_remove("ME_SYNC_LISTEN")
             .env_remove("ME_SYNC_LOG")
+            .env_remove("ME_SYNC_CONFIG")
+            .env("XDG_CONFIG_HOME", self.path("config"))
             .arg("--state-dir")
             .arg(self.path(state))
             .args(["--no-mdns", "--listen", "127.0.0.1", "--device-name", state])

@@ -2,26 +2,37 @@
 //!
 //! A *job* is one `offer` or one `import` of this process. It gets a session once a ticket is redeemed.
 //! Every job has a [`JobView`] in a watch channel; it always holds the newest state, so a slow reader
-//! misses intermediate states but never the last one.
+//! misses intermediate states but never the last one. Views read back what they wrote, so that a client of the HTTP API
+//! has the same types.
 
-use std::path::{Path, PathBuf};
+pub(crate) mod text;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 use me_sync_protocol::reason::Code;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::coordinator::CoordinatorHandle;
 use crate::limit::{Limiter, Rate};
 
 /// Number of a job within its process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId(pub(crate) u64);
 
+impl JobId {
+    /// As a plain number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Which side of a migration this device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Its tree is read.
@@ -31,7 +42,7 @@ pub enum Role {
 }
 
 /// Who is at the other end. Names come from the peer and need escaping when printed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerSummary {
     /// libp2p PeerId, base58.
     pub peer_id: String,
@@ -44,7 +55,7 @@ pub struct PeerSummary {
 }
 
 /// The seed's progress fields (§10), by its names.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct ProgressView {
     /// Files verified (importer) or sent whole (exporter).
     pub files_ok: u64,
@@ -69,7 +80,7 @@ pub struct ProgressView {
 }
 
 /// What is already at the target, for the question whether to replace it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OldTreeSummary {
     /// Regular files; a lower bound if `is_partial`.
     pub files: u64,
@@ -80,7 +91,7 @@ pub struct OldTreeSummary {
 }
 
 /// Both sides of an import, before any data moves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Review {
     /// Name of the source directory on the exporter.
     pub source_name: String,
@@ -95,19 +106,21 @@ pub struct Review {
     /// Names at the top of the incoming tree, the first ten.
     pub top_names: Vec<String>,
     /// The directory that will become that tree.
-    #[serde(serialize_with = "as_path")]
+    #[serde(with = "text::path")]
+    #[schema(value_type = String)]
     pub target: PathBuf,
     /// What is there now and will be kept for rollback; none when the target does not exist or is empty.
     pub replaces: Option<OldTreeSummary>,
     /// How long the replaced tree is kept.
-    #[serde(serialize_with = "as_seconds")]
+    #[serde(with = "text::seconds")]
+    #[schema(value_type = u64)]
     pub keep_for: Duration,
     /// Anything the person should know: open files, odd file systems.
     pub warnings: Vec<String>,
 }
 
 /// One file that did not make it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FailureView {
     /// Its path in the tree.
     pub path: String,
@@ -118,7 +131,7 @@ pub struct FailureView {
 }
 
 /// A finished migration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Completion {
     /// Regular files.
     pub files: u64,
@@ -131,12 +144,14 @@ pub struct Completion {
     /// SHA-256 of the manifest, hex: the name of this exact tree.
     pub manifest_sha256: String,
     /// The directory that is now that tree (importer).
-    #[serde(serialize_with = "as_optional_path")]
+    #[serde(with = "text::optional_path")]
+    #[schema(value_type = Option<String>)]
     pub target: Option<PathBuf>,
     /// The directory was that tree already, to the last bit: nothing was replaced (importer).
     pub unchanged: bool,
     /// Where the replaced tree is kept (importer), if there was one.
-    #[serde(serialize_with = "as_optional_path")]
+    #[serde(with = "text::optional_path")]
+    #[schema(value_type = Option<String>)]
     pub retained: Option<PathBuf>,
     /// Until when, in milliseconds since 1970.
     pub retained_until_ms: Option<u64>,
@@ -153,7 +168,7 @@ pub struct Completion {
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub enum Outcome {
     /// The new tree is in place and durable.
@@ -161,7 +176,8 @@ pub enum Outcome {
     /// Nothing was applied.
     Failed {
         /// Stable code.
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "text::plain")]
+        #[schema(value_type = String)]
         code: Code,
         /// What happened, in a sentence.
         message: String,
@@ -171,7 +187,7 @@ pub enum Outcome {
 }
 
 /// A session that waits for its peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WaitingView {
     /// Seconds since the connection was lost.
     pub for_secs: u64,
@@ -184,15 +200,17 @@ pub struct WaitingView {
 }
 
 /// The state of one job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// This side's role.
     pub role: Role,
     /// The session, once there is one.
-    #[serde(serialize_with = "as_optional_text")]
+    #[serde(with = "text::optional")]
+    #[schema(value_type = Option<String>)]
     pub session_id: Option<SessionId>,
     /// The seed's phase.
-    #[serde(serialize_with = "as_text")]
+    #[serde(with = "text::plain")]
+    #[schema(value_type = String)]
     pub phase: Phase,
     /// The other device, once connected.
     pub peer: Option<PeerSummary>,
@@ -329,31 +347,4 @@ fn stopped() -> Outcome {
         message: "the node stopped".to_owned(),
         hint: "start it again and repeat the migration".to_owned(),
     }
-}
-
-fn as_text<T: ToString, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(&value.to_string())
-}
-
-fn as_optional_text<T: ToString, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => s.serialize_some(&value.to_string()),
-        None => s.serialize_none(),
-    }
-}
-
-/// JSON has no bytes: what is not UTF-8 in a local path becomes U+FFFD.
-fn as_path<S: Serializer>(value: &Path, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(&value.to_string_lossy())
-}
-
-fn as_optional_path<S: Serializer>(value: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => s.serialize_some(&value.to_string_lossy()),
-        None => s.serialize_none(),
-    }
-}
-
-fn as_seconds<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(value.as_secs())
 }

@@ -15,14 +15,17 @@ mod follow;
 mod globals;
 mod human;
 mod import;
+mod job;
 mod kept;
 mod limit;
 mod live;
+mod node;
 mod out;
 mod peers;
 mod prompt;
 mod qr;
 mod receive;
+mod remote;
 mod render;
 mod resume;
 mod rollback;
@@ -117,6 +120,9 @@ enum Command {
     /// List the files of a session that failed, and why
     #[command(after_help = failures::EXAMPLES)]
     Failures(failures::Args),
+    /// Run a node in the foreground: for other commands, and for programs over HTTP
+    #[command(after_help = node::EXAMPLES)]
+    Node(node::Args),
     /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
@@ -135,7 +141,11 @@ pub(crate) fn main() -> Exit {
         Err(error) => return unparsed(&error),
     };
     let out = Out::new(cli.globals.json, cli.globals.quiet);
-    cli.globals.start_tracing();
+    let node = match &cli.command {
+        Command::Node(args) => Some(args.log_format),
+        _ => None,
+    };
+    cli.globals.start_tracing(node);
     let globals = cli.globals.clone();
     match run(cli, out) {
         Ok(()) => Exit::Applied,
@@ -173,6 +183,7 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Kept(args) => kept::run(args, &globals, out, &stop).await,
             Command::Forget(args) => kept::forget(args, &globals, out, &stop).await,
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
+            Command::Node(args) => node::run(args, &globals, out, &stop).await,
             Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Config(args) => config::run(&args, &globals, out),

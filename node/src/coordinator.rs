@@ -41,7 +41,7 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::deliver::{tell_results, tell_within};
-pub(crate) use self::handle::{CoordinatorHandle, ImportPlan, ResumePlan, TicketParts};
+pub(crate) use self::handle::{CoordinatorHandle, ImportPlan, OfferPlan, ResumePlan, TicketParts};
 pub(crate) use self::shared::{Hashes, Shared};
 
 use self::connect::{Established, Route};
@@ -238,8 +238,8 @@ impl Coordinator {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Offer { source, ttl, hash_first, earlier, devices, reply } => {
-                let offered = self.offer(*source, ttl, hash_first, earlier, devices);
+            Command::Offer { source, offer, earlier, devices, reply } => {
+                let offered = self.offer(*source, offer, earlier, devices);
                 // a caller that is gone leaves tickets nobody knows; they expire
                 reply.send(offered).ok();
             }
@@ -312,7 +312,8 @@ impl Coordinator {
 
     fn import(&mut self, ticket: Ticket, peer: PeerId, plan: ImportPlan) -> Result<JobHandle, Code> {
         let id = self.admit()?;
-        let route = self.route(peer, plan.addresses, plan.transport, plan.connect_timeout);
+        let mut route = self.route(peer, plan.addresses, plan.transport, plan.connect_timeout);
+        route.zstd &= !plan.unpacked;
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let (limit, throttle) = self.limits();
@@ -335,7 +336,8 @@ impl Coordinator {
             return Err(Code::TargetBusy);
         }
         let id = self.admit()?;
-        let route = self.route(plan.peer, plan.addresses, plan.transport, CONNECT_TIMEOUT);
+        let mut route = self.route(plan.peer, plan.addresses, plan.transport, CONNECT_TIMEOUT);
+        route.zstd &= !plan.unpacked;
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         let (limit, throttle) = self.limits();
         let start = import::Start {

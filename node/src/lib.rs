@@ -4,6 +4,7 @@
 //! job is watched through a [`JobHandle`]. See `ARCHITECTURE.md` for the rooms and who may use whom.
 
 pub mod api;
+pub mod book;
 mod clock;
 pub mod config;
 mod coordinator;
@@ -11,12 +12,14 @@ pub mod errors;
 mod holes;
 #[cfg(feature = "test-hooks")]
 pub mod hooks;
+pub mod http;
 pub mod identity;
 pub mod limit;
 mod link;
 pub mod net;
 mod node;
 mod random;
+pub mod refusal;
 pub mod source;
 pub mod staging;
 mod state_lock;
@@ -26,7 +29,7 @@ mod transfer;
 pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
     Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
-    ResumeError, SentTo, Unfinished, default_device_name, default_state_dir, settle,
+    ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir, settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

@@ -1,11 +1,12 @@
 //! The library's face: configure a node, spawn it, offer and import trees, go on with earlier sessions, stop it.
 
 mod offers;
+mod records;
 mod sessions;
 mod start;
 
 pub use self::offers::{Offer, OfferError, OfferOptions, SentTo};
-pub use self::sessions::{ResumeError, Unfinished};
+pub use self::sessions::{ResumeError, ResumeOptions, Unfinished};
 pub use self::start::settle;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
 
+use self::sessions::Continue;
 use crate::api::JobHandle;
 use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
@@ -221,6 +223,10 @@ pub struct ImportOptions {
     pub target_options: TargetOptions,
     /// Receive no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
     pub limit: Option<Rate>,
+    /// Whether packed files are taken: not with [`Compression::Never`], here or of the node. Default: as the node does.
+    pub compression: Option<Compression>,
+    /// The target must lie below one of these directories, whose paths are resolved. Default: anywhere.
+    pub roots: Option<Vec<PathBuf>>,
 }
 
 impl ImportOptions {
@@ -234,6 +240,8 @@ impl ImportOptions {
             connect_timeout: Duration::from_secs(30),
             target_options: TargetOptions::default(),
             limit: None,
+            compression: None,
+            roots: None,
         }
     }
 }
@@ -247,6 +255,12 @@ pub enum ImportError {
     /// The ticket names no valid peer.
     #[error("this ticket is damaged: it names no valid device")]
     Ticket,
+    /// The target lies outside of what is allowed.
+    #[error("{target} is not below an allowed directory", target = target.display())]
+    NotAllowed {
+        /// The target, resolved.
+        target: PathBuf,
+    },
     /// The ticket's session goes into another directory.
     #[error("this ticket has begun to fill {target}", target = target.display())]
     OtherTarget {
@@ -284,6 +298,7 @@ impl ImportError {
         match self {
             Self::Preflight(e) => e.code(),
             Self::Ticket | Self::Applied { .. } | Self::Ended => Code::TicketInvalid,
+            Self::NotAllowed { .. } => Code::PathNotAllowed,
             Self::OtherTarget { .. } => Code::TargetConflict,
             Self::Store(e) => e.code(),
             Self::Resume(e) => e.code(),
@@ -400,12 +415,19 @@ impl NodeHandle {
             Ok::<_, PreflightError>((target, late_hashes))
         });
         let (target, late_hashes) = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
+        // it was resolved, and opened without following a link: what is held now is what this path says
+        let allowed = |root: &PathBuf| target.path() != root && target.path().starts_with(root);
+        if options.roots.is_some_and(|roots| !roots.iter().any(allowed)) {
+            return Err(ImportError::NotAllowed { target: target.path().to_owned() });
+        }
+        let unpacked = options.compression == Some(Compression::Never);
         if let Some(record) = self.begun_with(&ticket, peer, target.path()).await? {
             // the session pins it again
             drop(target);
             let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            let job = self.resume_record(record, ticket, target_options, ask, more).await?;
+            let how = Continue { target_options, ask, addresses: more, unpacked };
+            let job = self.resume_record(record, ticket, how).await?;
             job.set_limit(options.limit);
             return Ok(job);
         }
@@ -417,6 +439,7 @@ impl NodeHandle {
             addresses: coordinator::addresses(&ticket, options.peer_addresses),
             transport: options.transport,
             connect_timeout: options.connect_timeout,
+            unpacked,
         };
         let job = self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)?;
         job.set_limit(options.limit);

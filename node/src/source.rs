@@ -19,6 +19,7 @@ mod tree;
 mod walk;
 
 use std::num::NonZeroUsize;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -29,7 +30,9 @@ pub use read::{Snapshot, SnapshotReader, SourceFile};
 pub use skipped::{Skipped, SkippedReport, SpecialCounts};
 
 use me_sync_protocol::ids::Digest;
+use serde::{Deserialize, Serialize};
 use tree::Tree;
+use utoipa::ToSchema;
 
 /// What [`Source::scan`] leaves out instead of failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +90,12 @@ impl Source {
         Ok(Self { tree: walked.tree, options: *options, summary, fingerprint, known: Vec::new() })
     }
 
+    /// The directory that is open since the walk: the root, or the one around a root that is a file. Every later access
+    /// goes by it.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.tree.root.as_fd()
+    }
+
     /// What tells this walk from others.
     pub(crate) fn walk_id(&self) -> WalkId {
         WalkId { root: self.summary.root.clone(), options: self.options, fingerprint: self.fingerprint }
@@ -124,9 +133,11 @@ impl Source {
 }
 
 /// What a walk found, for people to look at before anything is sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SourceSummary {
     /// The root with all symlinks resolved. Escape it before printing.
+    #[serde(with = "crate::api::text::path")]
+    #[schema(value_type = String)]
     pub root: PathBuf,
     /// The root is a single regular file.
     pub root_is_file: bool,

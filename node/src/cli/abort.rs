@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use me_sync_node::Role;
+use me_sync_node::book::SessionView;
+use me_sync_node::http::schema::{AbortResponse, SessionRequest};
 use serde_json::json;
 
-use super::book::{Book, Known, is_id, resolved};
+use super::book::{Book, is_id, resolved};
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
@@ -32,12 +34,12 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
     let found = find(&book, &args.what);
-    let unfinished: Vec<_> = found.iter().copied().filter(|known| known.state.is_resumable()).collect();
+    let unfinished: Vec<_> = found.iter().copied().filter(|known| known.unfinished).collect();
     match (unfinished.as_slice(), found.first()) {
         ([one], _) => end(one, globals, out, stop).await,
         ([], Some(over)) => {
-            out.say(format_args!("session {} is over already", over.session.short()));
-            out.success(json!({ "session_id": over.session.to_string(), "changed": false }));
+            out.say(format_args!("session {} is over already", over.session_id.short()));
+            out.success(json!({ "session_id": over.session_id.to_string(), "changed": false }));
             Ok(())
         }
         ([], None) => {
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
 }
 
 /// By id, or else by directory, the newest first.
-fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a Known> {
+fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a SessionView> {
     let by_id = what.to_str().filter(|text| is_id(text)).map(|text| book.named(text)).unwrap_or_default();
     if !by_id.is_empty() {
         return by_id;
@@ -61,13 +63,18 @@ fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a Known> {
     book.sessions.iter().filter(|known| known.path == dir).collect()
 }
 
-async fn end(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let node = globals.spawn(out, stop).await?;
+async fn end(known: &SessionView, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     // not `unless`: once begun it is waited for
-    let ended = node.handle().end_session(known.session).await;
-    node.shutdown().await;
-    ended?;
-    let (id, path) = (known.session.short(), human::path(&known.path));
+    if let Some(remote) = globals.remote(stop).await? {
+        let ask = SessionRequest { session_id: known.session_id.to_string() };
+        remote.post::<AbortResponse>("session/abort", ask).await?;
+    } else {
+        let node = globals.spawn(out, stop).await?;
+        let ended = node.handle().end_session(known.session_id).await;
+        node.shutdown().await;
+        ended?;
+    }
+    let (id, path) = (known.session_id.short(), human::path(&known.path));
     match known.role {
         Role::Importer => out.say(format_args!(
             "session {id} is ended for good: what had arrived is deleted, {path} is as it was before"
@@ -80,6 +87,6 @@ async fn end(known: &Known, globals: &Globals, out: Out, stop: &Stop) -> Result<
             ));
         }
     }
-    out.success(json!({ "session_id": known.session.to_string(), "changed": true }));
+    out.success(json!({ "session_id": known.session_id.to_string(), "changed": true }));
     Ok(())
 }

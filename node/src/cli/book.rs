@@ -1,19 +1,16 @@
 //! The sessions on record, of both roles: which there are, how far they are, and which one somebody means.
 //!
-//! Reads the session store and the journals under the state directory's lock. While another process has that, reads
+//! Asks the node that runs. Without one, reads the session store and the journals under the state directory's lock. While another process has that, reads
 //! what it says of its own session, and the journals, which need no lock.
-
-mod known;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use me_sync_node::staging::{Recovered, SessionState, StateDir};
+use me_sync_node::book::{self, SessionView};
+use me_sync_node::staging::{Recovered, StateDir};
 use me_sync_node::store::Store;
 use me_sync_node::{NodeError, StateLock, StateLockError, settle};
 use me_sync_protocol::reason::Code;
-
-pub(crate) use self::known::{Known, State};
 
 use super::exit::{CliError, Exit};
 use super::globals::{Globals, LOCK_PAUSE, LOCK_TRIES};
@@ -28,7 +25,7 @@ const ALL_DIGITS: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Unfinished ones first, then the newest.
-    pub(crate) sessions: Vec<Known>,
+    pub(crate) sessions: Vec<SessionView>,
     pub(crate) recovered: Vec<Recovered>,
     /// Another process has the state directory. Earlier sends, and how far unfinished imports are, are not known then.
     pub(crate) busy: Option<Busy>,
@@ -48,8 +45,13 @@ impl Busy {
 }
 
 impl Book {
-    /// Reads it, settling first what a crash left, if nobody else works there.
+    /// Reads it, settling first what a crash left, if nobody else works there. A node that does is asked.
     pub(crate) async fn load(globals: &Globals, stop: &Stop) -> Result<Self, CliError> {
+        if let Some(remote) = globals.remote(stop).await? {
+            let mut sessions = stop.unless(remote.sessions()).await??;
+            book::sort(&mut sessions);
+            return Ok(Self { sessions, ..Self::default() });
+        }
         let state_dir = globals.state_dir()?;
         stop.unless(blocking(move || Self::read(&state_dir))).await??
     }
@@ -64,47 +66,18 @@ impl Book {
             Err(held @ StateLockError::Held { .. }) => Self::from_outside(&state, state_dir, held)?,
             Err(err) => return Err(NodeError::from(err).into()),
         };
-        book.sessions.sort_by_key(|known| (!known.state.is_unfinished(), std::cmp::Reverse(known.created_ms)));
+        book::sort(&mut book.sessions);
         Ok(book)
     }
 
     fn whole(state: &StateDir, state_dir: &Path) -> Result<Self, CliError> {
         let store = Store::open(state_dir)?;
         let recovered = settle(state, &store, SystemTime::now())?;
-        let (imports, exports) = (store.imports()?, store.exports()?);
-        let mut sessions: Vec<_> = imports.into_iter().map(Known::import).collect();
-        for record in state.sessions()? {
-            match sessions.iter_mut().find(|known| known.session == record.session) {
-                Some(known) => {
-                    if !known.state.is_unfinished() {
-                        known.state = State::Journal(record.state);
-                    }
-                    known.journal = Some(record);
-                }
-                None => sessions.push(Known::journal(record)),
-            }
-        }
-        sessions.extend(exports.into_iter().filter_map(Known::export));
-        Ok(Self { sessions, recovered, busy: None })
+        Ok(Self { sessions: book::read(state, &store)?, recovered, busy: None })
     }
 
     fn from_outside(state: &StateDir, state_dir: &Path, held: StateLockError) -> Result<Self, CliError> {
-        let mut sessions: Vec<_> = live::all(state_dir).into_iter().map(Known::live).collect();
-        for record in state.sessions()? {
-            match sessions.iter_mut().find(|known| known.session == record.session) {
-                Some(known) => {
-                    known.created_ms = record.created_ms;
-                    known.journal = Some(record);
-                }
-                None => {
-                    let mut known = Known::journal(record);
-                    if let State::Journal(SessionState::Receiving | SessionState::Verified) = known.state {
-                        known.state = if known.code.is_some() { State::Failed } else { State::Interrupted };
-                    }
-                    sessions.push(known);
-                }
-            }
-        }
+        let sessions = book::read_journals(state, live::all(state_dir))?;
         Ok(Self { sessions, recovered: Vec::new(), busy: Some(Busy(held)) })
     }
 
@@ -123,16 +96,16 @@ impl Book {
     }
 
     /// The sessions that begin with these digits.
-    pub(crate) fn named(&self, digits: &str) -> Vec<&Known> {
+    pub(crate) fn named(&self, digits: &str) -> Vec<&SessionView> {
         if !is_id(digits) {
             return Vec::new();
         }
         let digits = digits.to_ascii_lowercase();
-        self.sessions.iter().filter(|known| known.session.to_string().starts_with(&digits)).collect()
+        self.sessions.iter().filter(|known| known.session_id.to_string().starts_with(&digits)).collect()
     }
 
     /// The one session that is meant.
-    pub(crate) fn one(&self, text: &str) -> Result<&Known, Unclear<'_>> {
+    pub(crate) fn one(&self, text: &str) -> Result<&SessionView, Unclear<'_>> {
         if !is_id(text) {
             let message = format!("{} is no session", super::human::shell(Path::new(text)));
             return Err(Unclear::Nothing(CliError::usage(
@@ -181,7 +154,7 @@ pub(crate) fn locked(held: StateLockError) -> CliError {
 #[derive(Debug)]
 pub(crate) enum Unclear<'a> {
     Nothing(CliError),
-    Several(Vec<&'a Known>),
+    Several(Vec<&'a SessionView>),
 }
 
 /// May this be the beginning of a session's id?

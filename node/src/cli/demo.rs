@@ -17,6 +17,7 @@ use super::exit::{CliError, Exit};
 use super::follow::{Follower, Step};
 use super::globals::{Globals, Transport};
 use super::import::{needs_consent, rollback_command};
+use super::job::Job;
 use super::out::Out;
 use super::stop::{Stop, blocking};
 use super::tree_compare::{Comparison, compare};
@@ -171,7 +172,7 @@ async fn both(
     let job = stop.unless(importer.handle().import(offer.ticket.clone(), options)).await??;
     let mut follower = Follower::passing(out, stop);
     loop {
-        if let Step::Completed(done) = follower.follow(&job).await? {
+        if let Step::Completed(done) = follower.follow(&Job::Here(job.clone())).await? {
             return Ok((*done, follower.render.moving_for()));
         }
     }

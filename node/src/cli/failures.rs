@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use me_sync_node::Role;
+use me_sync_node::http::schema::FailureEntry;
 use me_sync_node::store::{FailureRecord, Store};
+use me_sync_node::{JobView, Role};
 use me_sync_protocol::ids::SessionId;
 use serde_json::json;
 
@@ -29,15 +30,6 @@ pub(crate) struct Args {
     session: String,
 }
 
-/// One failed file.
-struct Failed {
-    path: String,
-    reason: String,
-    code: Option<String>,
-    os_error: Option<i32>,
-    attempts: Option<u32>,
-}
-
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let mut book = Book::load(globals, stop).await?;
     if book.busy.is_some() && !book.named(&args.session).iter().any(|known| known.live.is_some()) {
@@ -52,10 +44,12 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             return Err(several(&many, &format!("several sessions begin with {}", args.session), out));
         }
     };
-    let (failed, total) = match &known.live {
-        Some(live) => (of_live(&live.view), live.view["failures_total"].as_u64().unwrap_or(0)),
-        None => {
-            let (state_dir, session) = (globals.state_dir()?, known.session);
+    let remote = globals.remote(stop).await?;
+    let (failed, total) = match (&known.live, remote) {
+        (_, Some(remote)) => stop.unless(remote.failures(known.session_id)).await??,
+        (Some(live), None) => (of_live(&live.view), live.view.failures_total),
+        (None, None) => {
+            let (state_dir, session) = (globals.state_dir()?, known.session_id);
             let records = stop.unless(blocking(move || of_store(&state_dir, session))).await???;
             let total = records.len() as u64;
             (records, total)
@@ -63,7 +57,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     };
     failed.iter().for_each(|one| show(one, out));
     if total == 0 {
-        let id = known.session.short();
+        let id = known.session_id.short();
         out.say(format_args!("no file of session {id} is on record here as failed"));
         if known.role == Role::Exporter {
             out.say(format_args!("what arrived wrong is on record at the other device: me-sync failures {id}"));
@@ -71,40 +65,37 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     } else if total > failed.len() as u64 {
         out.say(format_args!("{} failed in all", human::count(total, "file")));
     }
-    out.success(json!({ "session_id": known.session.to_string(), "failures": failed.len(), "total": total }));
+    out.success(json!({ "session_id": known.session_id.to_string(), "failures": failed.len(), "total": total }));
     Ok(())
 }
 
-fn of_store(state_dir: &Path, session: SessionId) -> Result<Vec<Failed>, CliError> {
-    Ok(Store::open(state_dir)?.failures(session)?.into_iter().map(Failed::from).collect())
+fn of_store(state_dir: &Path, session: SessionId) -> Result<Vec<FailureEntry>, CliError> {
+    Ok(Store::open(state_dir)?.failures(session)?.into_iter().map(of_record).collect())
 }
 
-fn of_live(view: &serde_json::Value) -> Vec<Failed> {
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let all = view["failures"].as_array().into_iter().flatten();
-    all.map(|one| Failed {
-        path: text(&one["path"]).unwrap_or_default(),
-        reason: text(&one["reason"]).unwrap_or_default(),
-        code: text(&one["code"]),
+fn of_live(view: &JobView) -> Vec<FailureEntry> {
+    let all = view.failures.iter();
+    all.map(|one| FailureEntry {
+        path: one.path.clone(),
+        reason: one.reason.clone(),
+        code: one.code.clone(),
         os_error: None,
         attempts: None,
     })
     .collect()
 }
 
-impl From<FailureRecord> for Failed {
-    fn from(record: FailureRecord) -> Self {
-        Self {
-            path: record.path,
-            reason: record.reason.to_string(),
-            code: Some(record.code.to_string()),
-            os_error: record.os_error,
-            attempts: Some(record.attempts),
-        }
+fn of_record(record: FailureRecord) -> FailureEntry {
+    FailureEntry {
+        path: record.path,
+        reason: record.reason.to_string(),
+        code: Some(record.code.to_string()),
+        os_error: record.os_error,
+        attempts: Some(record.attempts),
     }
 }
 
-fn show(one: &Failed, out: Out) {
+fn show(one: &FailureEntry, out: Out) {
     let said = one.os_error.map(|number| std::io::Error::from_raw_os_error(number).to_string());
     out.event(
         "failure",

@@ -4,7 +4,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use me_sync_node::api::FailureView;
-use me_sync_node::{Completion, JobHandle, JobView, Outcome, Review, Role};
+use me_sync_node::{Completion, JobView, Outcome, Review, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
+use super::job::Job;
 use super::live::StatusFile;
 use super::out::Out;
 use super::render::Render;
@@ -46,7 +47,8 @@ pub(crate) struct Follower<'a> {
 
 #[derive(Debug)]
 struct Keeps<'a> {
-    status: StatusFile,
+    /// None for a job of the node, which is asked itself.
+    status: Option<StatusFile>,
     globals: &'a Globals,
 }
 
@@ -57,7 +59,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Of a job whose session is kept when it is stopped; other processes see how far it is.
-    pub(crate) fn keeping(status: StatusFile, globals: &'a Globals, out: Out, stop: &'a Stop) -> Self {
+    pub(crate) fn keeping(status: Option<StatusFile>, globals: &'a Globals, out: Out, stop: &'a Stop) -> Self {
         Self::showing(Render::new(out), Arc::new(Once::new()), status, globals, stop)
     }
 
@@ -65,7 +67,7 @@ impl<'a> Follower<'a> {
     pub(crate) fn showing(
         render: Render,
         told: Arc<Once>,
-        status: StatusFile,
+        status: Option<StatusFile>,
         globals: &'a Globals,
         stop: &'a Stop,
     ) -> Self {
@@ -74,7 +76,7 @@ impl<'a> Follower<'a> {
 
     /// Shows progress until the job asks something or ends. After a stop was asked for, waits until everything is
     /// let go; once the swap has begun it waits for the real end.
-    pub(crate) async fn follow(&mut self, job: &JobHandle) -> Result<Step, CliError> {
+    pub(crate) async fn follow(&mut self, job: &Job) -> Result<Step, CliError> {
         let mut views = job.watch();
         let mut tick = tokio::time::interval(TICK);
         let mut until = None;
@@ -82,8 +84,8 @@ impl<'a> Follower<'a> {
             let stopping = until.is_some();
             let view = views.borrow_and_update().clone();
             self.render.update(&view);
-            if let Some(keeps) = &mut self.keeps {
-                keeps.status.update(&view);
+            if let Some(status) = self.keeps.as_mut().and_then(|keeps| keeps.status.as_mut()) {
+                status.update(&view);
             }
             if let Some(outcome) = view.outcome.clone() {
                 self.render.clear();
@@ -113,7 +115,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Stops the job in the way that its command promises.
-    pub(crate) async fn let_go(&self, job: &JobHandle) {
+    pub(crate) async fn let_go(&self, job: &Job) {
         if self.keeps.is_some() { job.suspend().await } else { job.abort().await }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use me_sync_node::config::{self, Config, parse_listen};
+use me_sync_node::http::schema;
 use me_sync_node::limit::Rate;
 use me_sync_node::net::{ListenAddr, TransportPreference, Transports};
 use me_sync_node::{Compression, Node, NodeConfig, default_state_dir};
@@ -16,7 +17,9 @@ use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::human;
 use super::limit::SessionLimit;
+use super::node::LogFormat;
 use super::out::Out;
+use super::remote::Remote;
 use super::stop::Stop;
 
 /// How often, and how long, a node waits for a command that only looks into the state directory.
@@ -63,6 +66,10 @@ pub(crate) struct Globals {
     #[arg(long, global = true, env = "ME_SYNC_LISTEN", hide_env_values = true, value_delimiter = ',',
         value_name = "IP[:PORT]", value_parser = parse_listen)]
     pub(crate) listen: Vec<ListenAddr>,
+    /// Do not use the node that runs here. While one runs, --listen, --no-mdns and
+    /// --device-name are its own
+    #[arg(long, global = true)]
+    pub(crate) no_node: bool,
     /// Neither find nor be found on the local network
     #[arg(long, global = true, env = "ME_SYNC_NO_MDNS", hide_env_values = true, num_args = 0..=1,
         require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "true|false",
@@ -84,8 +91,9 @@ pub(crate) struct Globals {
 }
 
 impl Globals {
-    pub(crate) fn start_tracing(&self) {
-        let level = match self.verbose {
+    /// A node that runs for long says more than a command, which shows its progress.
+    pub(crate) fn start_tracing(&self, node: Option<LogFormat>) {
+        let level = match self.verbose + u8::from(node.is_some()) {
             0 => "off",
             1 => "warn,me_sync_node=info",
             2 => "info,me_sync_node=debug",
@@ -95,7 +103,10 @@ impl Globals {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let made = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
         // only a second call can fail, and this is the first
-        made.try_init().ok();
+        match node {
+            Some(LogFormat::Json) => made.json().try_init().ok(),
+            Some(LogFormat::Human) | None => made.try_init().ok(),
+        };
     }
 
     pub(crate) fn state_dir(&self) -> Result<PathBuf, CliError> {
@@ -143,6 +154,16 @@ impl Globals {
         flag.map(Compression::from).or(self.file.compress).unwrap_or_default()
     }
 
+    /// The same for a node that runs, which has its own settings.
+    pub(crate) fn compress(&self, flag: Option<Compress>) -> Option<schema::Compress> {
+        let compression = flag.map(Compression::from).or(self.file.compress)?;
+        Some(match compression {
+            Compression::Auto => schema::Compress::Auto,
+            Compression::Never => schema::Compress::Never,
+            Compression::Always => schema::Compress::Always,
+        })
+    }
+
     pub(crate) fn node_config(&self) -> Result<NodeConfig, CliError> {
         let mut config = NodeConfig::new(self.state_dir()?);
         let file = &self.file;
@@ -157,6 +178,23 @@ impl Globals {
         config.transports =
             Transports { tcp: self.transport != Transport::Quic, quic: self.transport != Transport::Tcp };
         Ok(config)
+    }
+
+    /// The same for a node that runs.
+    pub(crate) fn transport(&self) -> schema::Transport {
+        match self.transport {
+            Transport::Auto => schema::Transport::Auto,
+            Transport::Tcp => schema::Transport::Tcp,
+            Transport::Quic => schema::Transport::Quic,
+        }
+    }
+
+    /// The node that has the state directory, unless it is not to be used.
+    pub(crate) async fn remote(&self, stop: &Stop) -> Result<Option<Remote>, CliError> {
+        if self.no_node {
+            return Ok(None);
+        }
+        stop.unless(Remote::find(&self.state_dir()?)).await?
     }
 
     pub(crate) fn preference(&self) -> TransportPreference {

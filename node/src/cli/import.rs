@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use libp2p::Multiaddr;
+use me_sync_node::Review;
 use me_sync_node::net::parse_addresses;
-use me_sync_node::{JobHandle, Review};
 use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
+use super::job::Job;
 use super::live::StatusFile;
 use super::out::Out;
 use super::stop::Stop;
@@ -37,7 +38,7 @@ impl Answer {
 
 /// An import that runs, to be followed to its end.
 pub(crate) struct Import<'a> {
-    pub(crate) job: JobHandle,
+    pub(crate) job: Job,
     pub(crate) dir: &'a Path,
     pub(crate) answer: Answer,
     /// It goes on with an earlier session.
@@ -47,7 +48,7 @@ pub(crate) struct Import<'a> {
 impl Import<'_> {
     /// Follows it to its end and says what came of it.
     pub(crate) async fn run(&self, globals: &Globals, out: Out, stop: &Stop) -> Result<Report, CliError> {
-        let status = StatusFile::new(&globals.state_dir()?, self.dir);
+        let status = StatusFile::of(&self.job, globals, self.dir)?;
         let mut follower = Follower::keeping(status, globals, out, stop);
         if self.continues {
             follower.render.continues();
@@ -181,6 +182,11 @@ pub(crate) fn needs_consent(dir: &Path) -> CliError {
 pub(crate) struct PeerAddresses(Vec<String>);
 
 impl PeerAddresses {
+    /// All of several, as text.
+    pub(crate) fn texts(all: &[Self]) -> Vec<String> {
+        Self::of(all).iter().map(ToString::to_string).collect()
+    }
+
     /// All of several.
     pub(crate) fn of(all: &[Self]) -> Vec<Multiaddr> {
         parse_addresses(&all.iter().flat_map(|peer| peer.0.clone()).collect::<Vec<_>>())

@@ -9,13 +9,16 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use me_sync_node::JobView;
+use me_sync_node::book::LiveView;
 use me_sync_node::source::ScanOptions;
-use me_sync_node::store::SourceChoices;
-use me_sync_node::{JobView, Role};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 use rustix::process::{Pid, test_kill_process};
-use serde_json::Value;
+
+use super::exit::CliError;
+use super::globals::Globals;
+use super::job::Job;
 
 const DIR: &str = "status";
 const EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ pub(crate) struct StatusFile {
 
 impl StatusFile {
     /// For a job of the node that holds the state directory: what others left there is stale.
-    pub(crate) fn new(state_dir: &Path, tree: &Path) -> Self {
+    fn new(state_dir: &Path, tree: &Path) -> Self {
         let dir = state_dir.join(DIR);
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             // one that cannot be removed names a process that is gone
@@ -45,11 +48,15 @@ impl StatusFile {
         Self { dir, tree, choices: None, written: None }
     }
 
+    /// For a job that runs in this process; that of a node needs none.
+    pub(crate) fn of(job: &Job, globals: &Globals, tree: &Path) -> Result<Option<Self>, CliError> {
+        Ok(if job.is_here() { Some(Self::new(&globals.state_dir()?, tree)) } else { None })
+    }
+
     /// The same, for a source that was looked at in this way.
-    pub(crate) fn of_source(state_dir: &Path, tree: &Path, choices: ScanOptions) -> Self {
-        let mut file = Self::new(state_dir, tree);
-        file.choices = Some(choices);
-        file
+    pub(crate) fn looked_at(mut self, choices: ScanOptions) -> Self {
+        self.choices = Some(choices);
+        self
     }
 
     /// Writes what is new, if it is time. The files are small and never flushed, so this does not block.
@@ -70,16 +77,15 @@ impl StatusFile {
     }
 
     fn write(&self, session: SessionId, view: &JobView) -> io::Result<()> {
-        let mut fields = serde_json::to_value(view)?;
-        if let Value::Object(fields) = &mut fields {
-            fields.insert("pid".to_owned(), std::process::id().into());
-            fields.insert("updated_ms".to_owned(), now_ms().into());
-            fields.insert("path".to_owned(), self.tree.to_string_lossy().into());
-            if let Some(choices) = self.choices {
-                fields.insert("skip_unreadable".to_owned(), choices.skip_unreadable.into());
-                fields.insert("skip_unsupported".to_owned(), choices.skip_unsupported.into());
-            }
-        }
+        let live = LiveView {
+            pid: std::process::id(),
+            updated_ms: now_ms(),
+            path: self.tree.clone(),
+            skip_unreadable: self.choices.map(|choices| choices.skip_unreadable),
+            skip_unsupported: self.choices.map(|choices| choices.skip_unsupported),
+            view: view.clone(),
+        };
+        let fields = serde_json::to_string(&live)?;
         match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
             _ => {}
@@ -109,63 +115,22 @@ impl Drop for StatusFile {
     }
 }
 
-/// A session that a process works on now.
-#[derive(Debug, Clone)]
-pub(crate) struct Live {
-    pub(crate) session: SessionId,
-    pub(crate) pid: u32,
-    pub(crate) role: Role,
-    pub(crate) path: PathBuf,
-    /// Everything it says: a [`JobView`] with `pid`, `updated_ms` and `path`.
-    pub(crate) view: Value,
-}
-
-impl Live {
-    fn parse(text: &str) -> Option<Self> {
-        let view: Value = serde_json::from_str(text).ok()?;
-        let role = match view["role"].as_str()? {
-            "exporter" => Role::Exporter,
-            "importer" => Role::Importer,
-            _ => return None,
-        };
-        Some(Self {
-            session: view["session_id"].as_str()?.parse().ok()?,
-            pid: u32::try_from(view["pid"].as_u64()?).ok()?,
-            role,
-            path: view["path"].as_str()?.into(),
-            view,
-        })
-    }
-
-    /// A figure of its progress.
-    pub(crate) fn figure(&self, name: &str) -> u64 {
-        self.view["progress"][name].as_u64().unwrap_or(0)
-    }
-
-    /// What its source leaves out.
-    pub(crate) fn choices(&self) -> Option<SourceChoices> {
-        let flag = |name: &str| self.view[name].as_bool();
-        let (skip_unreadable, skip_unsupported) = (flag("skip_unreadable")?, flag("skip_unsupported")?);
-        Some(SourceChoices { skip_unreadable, skip_unsupported })
-    }
-
-    fn is_alive(&self) -> bool {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        // one that may not be signalled is there
-        pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
-    }
+/// One that may not be signalled is there.
+fn is_alive(live: &LiveView) -> bool {
+    let pid = i32::try_from(live.pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
 /// The sessions that processes on this state directory work on.
-pub(crate) fn all(state_dir: &Path) -> Vec<Live> {
+pub(crate) fn all(state_dir: &Path) -> Vec<LiveView> {
     let entries = fs::read_dir(state_dir.join(DIR)).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
     let read = |path: PathBuf| {
         let mut text = String::new();
         File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text)).ok()?;
-        Live::parse(&text)
+        serde_json::from_str::<LiveView>(&text).ok()
     };
-    files.filter_map(read).filter(Live::is_alive).collect()
+    files.filter_map(read).filter(is_alive).collect()
 }
 
 /// Milliseconds since 1970.
@@ -178,9 +143,14 @@ pub(crate) fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn sample(session: SessionId, pid: u32) -> Value {
-        serde_json::json!({ "role": "importer", "session_id": session.to_string(), "pid": pid, "path": "/x",
-            "progress": { "files_ok": 3 } })
+    fn sample(session: SessionId, pid: u32) -> serde_json::Value {
+        serde_json::json!({ "pid": pid, "updated_ms": 1, "path": "/x", "role": "importer", "phase": "applying",
+            "session_id": session.to_string(), "peer": null, "source_name": null, "waiting": null, "limit_bps": null,
+            "begun_ms": null, "manifest_sha256": null, "changed": [],
+            "progress": { "files_hashed": null, "bytes_hashed": null, "files_ok": 3, "files_failed": 0, "files_total": 3, "bytes_received": 9, "bytes_total": 9,
+                "transfer_bps": 0, "retry_round": 0, "detail": "" },
+            "reused_files": 0, "reused_bytes": 0, "payload_bytes": 9, "wire_bytes": 9, "review": null,
+            "failures": [], "failures_total": 0, "outcome": null })
     }
 
     #[test]
@@ -196,7 +166,7 @@ mod tests {
         }
         fs::write(status.join("torn.json"), "{\"role\":").unwrap();
         let found = all(dir.path());
-        assert_eq!(found.iter().map(|live| live.session).collect::<Vec<_>>(), [mine]);
-        assert_eq!((found[0].figure("files_ok"), found[0].figure("nothing")), (3, 0));
+        assert_eq!(found.iter().filter_map(|live| live.view.session_id).collect::<Vec<_>>(), [mine]);
+        assert_eq!(found[0].view.progress.files_ok, 3);
     }
 }

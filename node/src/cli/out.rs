@@ -96,7 +96,7 @@ impl Out {
     pub(crate) fn failure(&self, error: &CliError) {
         let mut result = Map::new();
         result.insert("ok".to_owned(), false.into());
-        result.insert("code".to_owned(), error.code.into());
+        result.insert("code".to_owned(), error.code.clone().into());
         result.insert("exit_code".to_owned(), error.exit.code().into());
         result.insert("message".to_owned(), error.message.clone().into());
         result.insert("hint".to_owned(), error.hint.clone().into());

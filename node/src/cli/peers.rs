@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use me_sync_node::NodeHandle;
-use me_sync_node::net::PeerView;
+use me_sync_node::http::schema::{PeerEntry, PeersResponse};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::reason::Code;
 use serde_json::json;
@@ -12,6 +13,7 @@ use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
 use super::out::Out;
+use super::remote::Remote;
 use super::render::spinner;
 use super::stop::Stop;
 
@@ -33,14 +35,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    if !globals.mdns() {
+    let remote = globals.remote(stop).await?;
+    if !remote.as_ref().map_or_else(|| globals.mdns(), |remote| remote.health.mdns) {
         let hint = "leave --no-mdns out; `--no-mdns=false` counts more than config.toml";
         return Err(CliError::usage("peers are found by mDNS, which --no-mdns or `mdns = false` turns off", hint));
     }
-    let node = globals.spawn(out, stop).await?;
-    let found = search(&node.handle(), args.time, out, stop).await;
-    node.shutdown().await;
-    let found = found?;
+    let found = match remote {
+        Some(remote) => ask(&remote, args.time, out, stop).await?,
+        None => {
+            let node = globals.spawn(out, stop).await?;
+            let found = search(&node.handle(), args.time, out, stop).await;
+            node.shutdown().await;
+            found?
+        }
+    };
     for peer in &found {
         show(peer, out);
     }
@@ -56,30 +64,40 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     Ok(())
 }
 
-async fn search(node: &NodeHandle, time: Duration, out: Out, stop: &Stop) -> Result<Vec<PeerView>, CliError> {
+/// The node that runs looks.
+async fn ask(remote: &Remote, time: Duration, out: Out, stop: &Stop) -> Result<Vec<PeerEntry>, CliError> {
+    let route = format!("peers?wait_secs={}", time.as_secs_f64().ceil());
+    let looking = looking(time, out);
+    let answer = stop.unless(remote.get::<PeersResponse>(&route)).await;
+    finish(looking);
+    Ok(answer??.peers)
+}
+
+async fn search(node: &NodeHandle, time: Duration, out: Out, stop: &Stop) -> Result<Vec<PeerEntry>, CliError> {
     let stopped =
         |err: me_sync_node::net::NetError| CliError::coded(err.code(), err.to_string(), "try again").exit(Exit::Node);
     node.search(true).await.map_err(stopped)?;
-    let spinner = spinner(out, format!("looking for devices for {}", human::duration(time)));
+    let looking = looking(time, out);
     let waited = stop.unless(tokio::time::sleep(time)).await;
+    finish(looking);
+    waited?;
+    Ok(node.peers().await.map_err(stopped)?.into_iter().map(PeerEntry::from).collect())
+}
+
+fn looking(time: Duration, out: Out) -> Option<ProgressBar> {
+    spinner(out, format!("looking for devices for {}", human::duration(time)))
+}
+
+fn finish(spinner: Option<ProgressBar>) {
     if let Some(spinner) = spinner {
         spinner.finish_and_clear();
     }
-    waited?;
-    node.peers().await.map_err(stopped)
 }
 
-fn show(peer: &PeerView, out: Out) {
-    let addresses: Vec<_> = peer.addresses.iter().map(ToString::to_string).collect();
-    let rtt_ms = peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
-    let id = peer.peer_id.to_string();
-    out.event(
-        "peer",
-        json!({ "peer_id": id, "device_name": peer.device_name, "agent": peer.agent,
-        "addresses": addresses, "rtt_ms": rtt_ms }),
-    );
-    let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
-    out.data(format_args!("{}\t{id}\t{rtt}\t{}", escaped(&peer.device_name), addresses.join(" ")));
+fn show(peer: &PeerEntry, out: Out) {
+    out.event("peer", peer);
+    let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+    out.data(format_args!("{}\t{}\t{rtt}\t{}", escaped(&peer.device_name), peer.peer_id, peer.addresses.join(" ")));
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

@@ -4,18 +4,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libp2p::PeerId;
+use me_sync_node::book::SessionView;
+use me_sync_node::http::schema::{StartRequest, StartResponse};
+use me_sync_node::limit::Rate;
 use me_sync_node::staging::TargetOptions;
-use me_sync_node::{Consent, ImportError, ImportOptions, NodeHandle, Role};
+use me_sync_node::{Consent, ImportError, ImportOptions, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 use serde_json::json;
 
-use super::book::{Book, Known, resolved};
+use super::book::{Book, resolved};
 use super::compress::Compress;
 use super::exit::CliError;
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
+use super::job::Job;
 use super::limit::SessionLimit;
 use super::out::Out;
+use super::remote::{Remote, absolute};
 use super::stop::Stop;
 use super::ticket_input::TicketSource;
 use super::{human, prompt};
@@ -86,6 +91,9 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&ticket, &args.dir, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
+    if let Some(remote) = globals.remote(stop).await? {
+        return there(&remote, &args, ticket, answer, globals, out, stop).await;
+    }
     let options = ImportOptions {
         // with --yes the answer is given here, so that what it agrees to is shown all the same
         consent: Consent::Ask,
@@ -103,12 +111,19 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     };
     let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
-    let result = import(&node.handle(), ticket, options, answer, globals, out, stop).await;
+    let importing = async {
+        let job = match stop.unless(node.handle().import(ticket, options)).await? {
+            Ok(job) => job,
+            Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&args.dir) => {
+                return Ok(End::Already { told });
+            }
+            Err(err) => return Err(refused(err, globals)),
+        };
+        follow(Job::Here(job), &args.dir, answer, globals, out, stop).await
+    };
+    let result = importing.await;
     node.shutdown().await;
-    match result? {
-        End::Applied(report) => report.show(&args.dir, globals, out),
-        End::Already { told } => already(&args.dir, told, globals, out),
-    }
+    result?.show(&args.dir, globals, out);
     Ok(())
 }
 
@@ -122,6 +137,15 @@ enum End {
     },
 }
 
+impl End {
+    fn show(&self, dir: &Path, globals: &Globals, out: Out) {
+        match self {
+            Self::Applied(report) => report.show(dir, globals, out),
+            Self::Already { told } => already(dir, *told, globals, out),
+        }
+    }
+}
+
 fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
     let dir = resolved(dir);
     out.say(format_args!("{} is what this ticket was for already; nothing was done", human::path(&dir)));
@@ -133,29 +157,56 @@ fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
     out.success(json!({ "already": true, "target": dir.to_string_lossy(), "told": told }));
 }
 
-async fn import(
-    node: &NodeHandle,
+/// The node imports, and this process follows.
+async fn there(
+    remote: &Remote,
+    args: &Args,
     ticket: Ticket,
-    options: ImportOptions,
+    answer: Answer,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
+    let ask = StartRequest {
+        ticket_uri: ticket.to_uri(),
+        target_path: absolute(&args.dir)?,
+        replace: false,
+        peer_addresses: PeerAddresses::texts(&args.peer),
+        connect_timeout_secs: Some(args.connect_timeout.as_secs().max(1)),
+        limit_bps: globals.limit(args.limit).map(Rate::bytes_per_second),
+        compress: globals.compress(args.compress),
+        transport: globals.transport(),
+        fail_if_changed: args.fail_if_changed,
+        keep_world_writable: args.keep_world_writable,
+        allow_home: args.i_mean_home,
+        wait_secs: Some(0),
+    };
+    let started: StartResponse = stop.unless(remote.post("session/start", ask)).await??;
+    let end = match (started.job_id, started.told) {
+        (Some(id), _) => {
+            let job = Job::there(remote.clone(), id).await?;
+            follow(job, &args.dir, answer, globals, out, stop).await?
+        }
+        (None, told) => End::Already { told: told.unwrap_or(false) },
+    };
+    end.show(&args.dir, globals, out);
+    Ok(())
+}
+
+async fn follow(
+    job: Job,
+    dir: &Path,
     answer: Answer,
     globals: &Globals,
     out: Out,
     stop: &Stop,
 ) -> Result<End, CliError> {
-    let dir = options.target.clone();
-    let job = match stop.unless(node.import(ticket, options)).await? {
-        Ok(job) => job,
-        Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&dir) => {
-            return Ok(End::Already { told });
-        }
-        Err(err) => return Err(refused(err, globals)),
-    };
     // one that begins has none yet
     let session = job.view().session_id;
     if let Some(session) = session {
         out.say(format_args!("continuing session {}", session.short()));
     }
-    let report = Import { job, dir: &dir, answer, continues: session.is_some() }.run(globals, out, stop).await?;
+    let report = Import { job, dir, answer, continues: session.is_some() }.run(globals, out, stop).await?;
     Ok(End::Applied(Box::new(report)))
 }
 
@@ -184,7 +235,7 @@ async fn has_begun(ticket: &Ticket, dir: &Path, globals: &Globals, out: Out, sto
     let dir = resolved(dir);
     // a ticket that names no valid device is refused later
     let peer = PeerId::from_bytes(&ticket.peer_id).map(|peer| peer.to_string()).unwrap_or_default();
-    let goes_on = |known: &Known| known.state.is_resumable() && known.path == dir && known.peer_id == peer;
+    let goes_on = |known: &SessionView| known.resumable && known.path == dir && known.peer_id == peer;
     let mut imports = book.sessions.iter().filter(|known| known.role == Role::Importer);
-    Ok(imports.any(|known| known.ticket == Some(ticket.ticket_id) || goes_on(known)))
+    Ok(imports.any(|known| known.is_of(ticket.ticket_id) || goes_on(known)))
 }

@@ -1,15 +1,21 @@
 //! `me-sync resume` and `me-sync retry`: an unfinished session goes on, on whichever side this device is.
 
+use me_sync_node::book::{SessionView, State};
+use me_sync_node::http::schema::{self, ResumeRequest, ResumeResponse};
+use me_sync_node::limit::Rate;
 use me_sync_node::source::ScanOptions;
-use me_sync_node::{OfferOptions, Role};
+use me_sync_node::{OfferError, OfferOptions, ResumeOptions, Role};
+use me_sync_protocol::limits::TICKET_TTL;
 
-use super::book::{Book, Known, State, Unclear};
+use super::book::{Book, Unclear};
 use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::import::{Answer, Import, PeerAddresses, parse_peer};
+use super::job::Job;
 use super::limit::SessionLimit;
 use super::out::Out;
+use super::remote::Remote;
 use super::stop::Stop;
 use super::{human, prompt, send, sessions};
 
@@ -71,12 +77,15 @@ pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, sto
         Ok(known) => known,
         Err(error) => {
             let named = args.session.as_deref().unwrap_or_default().to_lowercase();
-            let is_meant = |known: &&Known| known.is_unheard && known.session.to_string().starts_with(&named);
+            let is_meant = |known: &&SessionView| known.unheard && known.session_id.to_string().starts_with(&named);
             let unheard: Vec<_> = book.sessions.iter().filter(is_meant).collect();
             return if unheard.is_empty() { Err(error) } else { tell(&unheard, globals, out, stop).await };
         }
     };
     announce(known, verb, out);
+    if let Some(remote) = globals.remote(stop).await? {
+        return there(&remote, known, (&args, verb), globals, out, stop).await;
+    }
     match known.role {
         Role::Importer => import(known, &args, globals, out, stop).await,
         Role::Exporter => export(known, &args, globals, out, stop).await,
@@ -84,7 +93,7 @@ pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, sto
 }
 
 /// The session that is meant, if it can go on.
-fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Result<&'a Known, CliError> {
+fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Result<&'a SessionView, CliError> {
     if let Some(text) = named {
         let known = match book.one(text) {
             Ok(known) => known,
@@ -93,9 +102,9 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Resu
                 return Err(several(&many, &format!("several sessions begin with {text}"), out));
             }
         };
-        return if known.state.is_resumable() { Ok(known) } else { Err(over(known)) };
+        return if known.resumable { Ok(known) } else { Err(over(known)) };
     }
-    let resumable = book.sessions.iter().filter(|known| known.state.is_resumable());
+    let resumable = book.sessions.iter().filter(|known| known.resumable);
     let fits: Vec<_> = match verb {
         Verb::Resume => resumable.collect(),
         Verb::Retry => resumable.filter(|known| known.state == State::Failed).collect(),
@@ -115,13 +124,13 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Resu
 }
 
 /// Lists the candidates, and asks for one.
-pub(crate) fn several(many: &[&Known], message: &str, out: Out) -> CliError {
+pub(crate) fn several(many: &[&SessionView], message: &str, out: Out) -> CliError {
     many.iter().for_each(|known| sessions::show(known, out));
     CliError::usage(message, "name one of the listed by more digits of its id")
 }
 
-fn over(known: &Known) -> CliError {
-    let (id, path) = (known.session.short(), human::path(&known.path));
+fn over(known: &SessionView) -> CliError {
+    let (id, path) = (known.session_id.short(), human::path(&known.path));
     let message = match known.code {
         Some(code) => format!("session {id} is over ({code})"),
         None if known.role == Role::Importer => format!("session {id} is over: its tree went into {path}"),
@@ -131,15 +140,24 @@ fn over(known: &Known) -> CliError {
 }
 
 /// The tree is in place; the sending device still waits to hear it.
-async fn tell(unheard: &[&Known], globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let node = globals.spawn(out, stop).await?;
-    let handle = node.handle();
+async fn tell(unheard: &[&SessionView], globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let remote = globals.remote(stop).await?;
+    let node = if remote.is_none() { Some(globals.spawn(out, stop).await?) } else { None };
     let telling = async {
         for known in unheard {
-            let (id, path) = (known.session.short(), human::path(&known.path));
+            let (id, path) = (known.session_id.short(), human::path(&known.path));
             let device = human::device(&known.device_name, &known.peer_id);
             out.say(format_args!("session {id}: the tree is in place at {path}; telling {device}"));
-            if !stop.unless(handle.tell(known.session, TELL)).await?? {
+            let told = match (&remote, &node) {
+                (Some(remote), _) => {
+                    let ask = request(known, &[], None, None);
+                    let answer: ResumeResponse = stop.unless(remote.post("session/resume", ask)).await??;
+                    answer.told.unwrap_or(false)
+                }
+                (None, Some(node)) => stop.unless(node.handle().tell(known.session_id, TELL)).await??,
+                (None, None) => false,
+            };
+            if !told {
                 let message = format!("{device} was not reached; the tree is in place here all the same");
                 return Err(CliError::new(
                     Exit::PeerNotFound,
@@ -152,14 +170,64 @@ async fn tell(unheard: &[&Known], globals: &Globals, out: Out, stop: &Stop) -> R
         Ok(())
     };
     let result = telling.await;
-    node.shutdown().await;
+    if let Some(node) = node {
+        node.shutdown().await;
+    }
     result?;
     out.success(serde_json::json!({ "told": unheard.len() }));
     Ok(())
 }
 
-fn announce(known: &Known, verb: Verb, out: Out) {
-    let id = known.session.short();
+/// What the node is asked for.
+fn request(
+    known: &SessionView,
+    peer: &[PeerAddresses],
+    limit: Option<Rate>,
+    compress: Option<schema::Compress>,
+) -> ResumeRequest {
+    ResumeRequest {
+        session_id: known.session_id.to_string(),
+        peer_addresses: PeerAddresses::texts(peer),
+        limit_bps: limit.map(Rate::bytes_per_second),
+        compress,
+    }
+}
+
+/// The node goes on with it, and this process follows.
+async fn there(
+    remote: &Remote,
+    known: &SessionView,
+    (args, verb): (&Args, Verb),
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
+    let route = match verb {
+        Verb::Resume => "session/resume",
+        Verb::Retry => "session/retry",
+    };
+    let ask = request(known, &args.peer, globals.limit(args.limit), globals.compress(args.compress));
+    let answer: ResumeResponse = stop.unless(remote.post(route, ask)).await??;
+    match (answer.offer, answer.job_id) {
+        (Some(offer), _) => {
+            send::found(&offer.source, out);
+            let offered = send::offered_there(remote, *offer).await?;
+            send::follow_one(offered, TICKET_TTL, false, globals, out, stop).await?.show(out);
+            Ok(())
+        }
+        (None, Some(id)) => {
+            let job = Job::there(remote.clone(), id).await?;
+            let answer = Answer::of(args.yes, prompt::possible(out));
+            let report = Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await?;
+            report.show(&known.path, globals, out);
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn announce(known: &SessionView, verb: Verb, out: Out) {
+    let id = known.session_id.short();
     let device = human::device(&known.device_name, &known.peer_id);
     let path = human::path(&known.path);
     match known.role {
@@ -173,15 +241,19 @@ fn announce(known: &Known, verb: Verb, out: Out) {
     }
 }
 
-async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+async fn import(known: &SessionView, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let answer = Answer::of(args.yes, prompt::possible(out));
     let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let handle = node.handle();
     let going_on = async {
-        let job = stop.unless(handle.resume_at(known.session, PeerAddresses::of(&args.peer))).await??;
-        job.set_limit(globals.limit(args.limit));
-        Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await
+        let how = ResumeOptions {
+            peer_addresses: PeerAddresses::of(&args.peer),
+            limit: globals.limit(args.limit),
+            compression: None,
+        };
+        let job = stop.unless(handle.resume_with(known.session_id, how)).await??;
+        Import { job: Job::Here(job), dir: &known.path, answer, continues: true }.run(globals, out, stop).await
     };
     let result = going_on.await;
     node.shutdown().await;
@@ -189,20 +261,34 @@ async fn import(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &
     Ok(())
 }
 
+/// What the first offer left out.
+fn scan_options(known: &SessionView) -> ScanOptions {
+    ScanOptions {
+        skip_unreadable: known.skip_unreadable.unwrap_or(false),
+        skip_unsupported: known.skip_unsupported.unwrap_or(false),
+    }
+}
+
 /// What sends offers the same tree again, chosen in the same way.
-async fn export(known: &Known, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let options = known.choices.map(ScanOptions::from).unwrap_or_default();
+async fn export(known: &SessionView, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let options = scan_options(known);
     let source = send::scan(known.path.clone(), options, out, stop).await.map_err(|error| {
         let gone = error.exit == Exit::Source && !known.path.exists();
-        let id = known.session.short();
+        let id = known.session_id.short();
         let hint = format!("bring it back, or end the session: {}", globals.command(&format!("abort {id}")));
         if gone { CliError { hint, ..error } } else { error }
     })?;
     let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options =
-        OfferOptions { session: Some(known.session), limit: globals.limit(args.limit), ..OfferOptions::default() };
-    let result = send::offer(&node.handle(), source, options, false, globals, out, stop).await;
+        OfferOptions { session: Some(known.session_id), limit: globals.limit(args.limit), ..OfferOptions::default() };
+    let result = match send::offers_here(&node.handle(), source, options, 1, stop).await {
+        Ok(offers) => match offers.into_iter().next() {
+            Some(offer) => send::follow_one(offer, options.ttl, false, globals, out, stop).await,
+            None => Err(OfferError::Devices.into()),
+        },
+        Err(err) => Err(err),
+    };
     node.shutdown().await;
     result?.show(out);
     Ok(())

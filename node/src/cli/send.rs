@@ -1,11 +1,13 @@
 //! `me-sync send`: offers a tree and waits for the device that takes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use me_sync_node::http::schema::{CreateRequest, CreateResponse};
+use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, Unfinished};
+use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, SentTo, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
@@ -13,9 +15,11 @@ use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
+use super::job::Job;
 use super::limit::SessionLimit;
 use super::live::StatusFile;
 use super::out::Out;
+use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::{Stop, blocking};
 use super::{human, qr, send_many};
@@ -87,26 +91,60 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
-    let source = scan(args.path, options, out, stop).await?;
-    let compression = globals.compression(args.compress);
-    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
+    let scan_options = ScanOptions { skip_unreadable: args.skip_unreadable, skip_unsupported: args.skip_unsupported };
     let options = OfferOptions {
         ttl: args.expires,
         fresh: args.new,
         hash_first: args.hash_first,
         session: None,
         limit: globals.limit(args.limit),
+        compression: None,
     };
-    if args.devices > 1 {
-        let result = send_many::offer(&node.handle(), source, options, args.devices, globals, out, stop).await;
-        node.shutdown().await;
-        return result;
+    if let Some(remote) = globals.remote(stop).await? {
+        let ask = CreateRequest {
+            source_path: absolute(&args.path)?,
+            ttl_secs: Some(args.expires.as_secs().max(1)),
+            skip_unreadable: args.skip_unreadable,
+            skip_unsupported: args.skip_unsupported,
+            fresh: args.new,
+            hash_first: args.hash_first,
+            limit_bps: options.limit.map(Rate::bytes_per_second),
+            compress: globals.compress(args.compress),
+        };
+        let offers = offers_there(&remote, &ask, args.devices, out, stop).await?;
+        return follow(offers, options.ttl, !args.no_qr, globals, out, stop).await;
     }
-    let result = offer(&node.handle(), source, options, !args.no_qr, globals, out, stop).await;
+    let source = scan(args.path, scan_options, out, stop).await?;
+    let compression = globals.compression(args.compress);
+    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
+    let offers = offers_here(&node.handle(), source, options, args.devices, stop).await;
+    let result = match offers {
+        Ok(offers) => follow(offers, args.expires, !args.no_qr, globals, out, stop).await,
+        Err(err) => Err(err),
+    };
     node.shutdown().await;
-    result?.show(out);
-    Ok(())
+    result
+}
+
+/// One offer or several, to their ends.
+async fn follow(
+    mut offers: Vec<Offered>,
+    ttl: Duration,
+    with_qr: bool,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
+    match (offers.pop(), offers.is_empty()) {
+        (Some(only), true) => {
+            follow_one(only, ttl, with_qr, globals, out, stop).await?.show(out);
+            Ok(())
+        }
+        (last, _) => {
+            offers.extend(last);
+            send_many::follow(&offers, ttl, globals, out, stop).await
+        }
+    }
 }
 
 /// Walks the source and says what is left out.
@@ -117,7 +155,12 @@ pub(crate) async fn scan(path: PathBuf, options: ScanOptions, out: Out, stop: &S
         spinner.finish_and_clear();
     }
     let source = scanned???;
-    let found = source.summary();
+    found(source.summary(), out);
+    Ok(source)
+}
+
+/// What will be sent, and what is left out.
+pub(crate) fn found(found: &SourceSummary, out: Out) {
     out.say(format_args!(
         "{}: {}, {}, {}, {}",
         human::path(&found.root),
@@ -127,7 +170,6 @@ pub(crate) async fn scan(path: PathBuf, options: ScanOptions, out: Out, stop: &S
         human::bytes(found.bytes)
     ));
     skipped(found, out);
-    Ok(source)
 }
 
 fn skipped(found: &SourceSummary, out: Out) {
@@ -145,24 +187,100 @@ fn skipped(found: &SourceSummary, out: Out) {
     }
 }
 
-/// Offers, shows the ticket, and follows the offer to its end.
-pub(crate) async fn offer(
+/// An offer of this process or of the node that runs.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) ticket_uri: String,
+    expires_at_ms: u64,
+    peer_id: String,
+    addresses: Vec<String>,
+    pub(crate) continues: Option<Unfinished>,
+    pub(crate) root: PathBuf,
+    pub(crate) choices: ScanOptions,
+    /// Who took a tree from this place before.
+    pub(crate) before: Vec<SentTo>,
+    pub(crate) job: Job,
+}
+
+/// Offers a tree from this process.
+pub(crate) async fn offers_here(
     node: &NodeHandle,
     source: Source,
     options: OfferOptions,
+    devices: usize,
+    stop: &Stop,
+) -> Result<Vec<Offered>, CliError> {
+    let (root, choices) = (source.summary().root.clone(), source.options());
+    let before = stop.unless(node.sent_from(&root)).await??;
+    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
+    let offered = |offer: Offer| Offered {
+        ticket_uri: offer.ticket_uri,
+        expires_at_ms: offer.expires_at_ms,
+        peer_id: node.peer_id(),
+        addresses: offer.ticket.addresses,
+        continues: offer.continues,
+        root: root.clone(),
+        choices,
+        before: before.clone(),
+        job: Job::Here(offer.job),
+    };
+    Ok(offers.into_iter().map(offered).collect())
+}
+
+/// Has the node offer a tree, which hashes it once for all.
+async fn offers_there(
+    remote: &Remote,
+    ask: &CreateRequest,
+    devices: usize,
+    out: Out,
+    stop: &Stop,
+) -> Result<Vec<Offered>, CliError> {
+    let mut offers = Vec::with_capacity(devices);
+    for number in 0..devices {
+        let spinner = spinner(out, format!("looking at {}", human::path(Path::new(&ask.source_path))));
+        let made = stop.unless(remote.post::<CreateResponse>("session/create", ask)).await;
+        if let Some(spinner) = spinner {
+            spinner.finish_and_clear();
+        }
+        let made = made??;
+        if number == 0 {
+            found(&made.source, out);
+        }
+        offers.push(offered_there(remote, made).await?);
+    }
+    Ok(offers)
+}
+
+/// Takes over what the node has offered.
+pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Result<Offered, CliError> {
+    Ok(Offered {
+        job: Job::there(remote.clone(), made.job_id).await?,
+        ticket_uri: made.ticket_uri,
+        expires_at_ms: made.expires_at,
+        peer_id: made.peer_id,
+        addresses: made.addresses,
+        continues: made.continues.map(|known| Unfinished::from(*known)),
+        root: made.source.root,
+        choices: ScanOptions::default(),
+        before: made.sent_before,
+    })
+}
+
+/// Shows the ticket, and follows the offer to its end.
+pub(crate) async fn follow_one(
+    offer: Offered,
+    ttl: Duration,
     with_qr: bool,
     globals: &Globals,
     out: Out,
     stop: &Stop,
 ) -> Result<Sent, CliError> {
-    let (root, choices) = (source.summary().root.clone(), source.options());
-    let offer = stop.unless(node.offer(source, options)).await??;
-    out.event("ticket", ticket_fields(node, &offer));
+    out.event("ticket", ticket_fields(&offer));
     match &offer.continues {
         Some(known) => show_continued(&offer, known, globals, out)?,
-        None => show_ticket(&offer, options.ttl, with_qr, out)?,
+        None => show_ticket(&offer, ttl, with_qr, out)?,
     }
-    let status = StatusFile::of_source(&globals.state_dir()?, &root, choices);
+    let status = StatusFile::of(&offer.job, globals, &offer.root)?.map(|file| file.looked_at(offer.choices));
     let mut follower = Follower::keeping(status, globals, out, stop);
     loop {
         if let Step::Completed(done) = follower.follow(&offer.job).await? {
@@ -173,13 +291,13 @@ pub(crate) async fn offer(
 }
 
 /// A ticket for programs.
-pub(crate) fn ticket_fields(node: &NodeHandle, offer: &Offer) -> serde_json::Value {
-    json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms, "peer_id": node.peer_id(),
-        "addresses": offer.ticket.addresses,
+pub(crate) fn ticket_fields(offer: &Offered) -> serde_json::Value {
+    json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms, "peer_id": offer.peer_id,
+        "addresses": offer.addresses,
         "continues": offer.continues.as_ref().map(|known| known.session.to_string()) })
 }
 
-fn show_ticket(offer: &Offer, ttl: Duration, with_qr: bool, out: Out) -> Result<(), CliError> {
+fn show_ticket(offer: &Offered, ttl: Duration, with_qr: bool, out: Out) -> Result<(), CliError> {
     let wants_qr = out.terminal && with_qr && !out.quiet && !out.json;
     if let Some(code) = wants_qr.then(|| qr::for_terminal(&offer.ticket_uri)).flatten() {
         out.say(code);
@@ -192,7 +310,7 @@ fn show_ticket(offer: &Offer, ttl: Duration, with_qr: bool, out: Out) -> Result<
 }
 
 /// The ticket of an offer that goes on is of use to its own importer only, which seldom needs it.
-fn show_continued(offer: &Offer, known: &Unfinished, globals: &Globals, out: Out) -> Result<(), CliError> {
+fn show_continued(offer: &Offered, known: &Unfinished, globals: &Globals, out: Out) -> Result<(), CliError> {
     let session = known.session.short();
     let device = human::device(&known.device_name, &known.peer_id);
     out.say(format_args!("continuing session {session} with {device}"));

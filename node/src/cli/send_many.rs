@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use indicatif::MultiProgress;
-use me_sync_node::source::Source;
-use me_sync_node::{Completion, JobView, NodeHandle, Offer, OfferOptions, SentTo};
+use me_sync_node::{Completion, JobView, SentTo};
 use serde_json::{Value, json};
 
 use super::exit::CliError;
@@ -18,7 +17,7 @@ use super::human;
 use super::live::StatusFile;
 use super::out::Out;
 use super::render::{Render, stderr};
-use super::send::{ticket_fields, totals};
+use super::send::{Offered, ticket_fields, totals};
 use super::stop::Stop;
 
 /// Devices of earlier sends that are named.
@@ -31,29 +30,30 @@ struct End {
     result: Result<Box<Completion>, CliError>,
 }
 
-/// Offers the tree, shows the tickets, and follows all offers to their ends.
-pub(crate) async fn offer(
-    node: &NodeHandle,
-    source: Source,
-    options: OfferOptions,
-    devices: usize,
+/// Shows the tickets, and follows all offers to their ends.
+pub(crate) async fn follow(
+    offers: &[Offered],
+    ttl: Duration,
     globals: &Globals,
     out: Out,
     stop: &Stop,
 ) -> Result<(), CliError> {
-    let (state, root, choices) = (globals.state_dir()?, source.summary().root.clone(), source.options());
-    let before = stop.unless(node.sent_from(&root)).await??;
-    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
-    show_tickets(node, &offers, options.ttl, out)?;
-    show_before(&before, out);
+    let Some(first) = offers.first() else { return Ok(()) };
+    show_tickets(offers, ttl, out)?;
+    show_before(&first.before, out);
     let (bars, told) = (MultiProgress::with_draw_target(stderr()), Arc::new(Once::new()));
     // all of them first: each takes away what an earlier process left
-    let files: Vec<_> = offers.iter().map(|_| StatusFile::of_source(&state, &root, choices)).collect();
-    let ends = (1..).zip(&offers).zip(files).map(|((number, offer), status)| {
-        let render = Render::one_of(out, number, &bars);
-        follow(number, offer, Follower::showing(render, told.clone(), status, globals, stop), globals, out)
+    let files = offers.iter().map(|offer| {
+        let file = StatusFile::of(&offer.job, globals, &offer.root)?;
+        Ok::<_, CliError>(file.map(|file| file.looked_at(offer.choices)))
     });
-    conclude(&join_all(ends).await, &root, globals, out)
+    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let ends = (1..).zip(offers).zip(files).map(|((number, offer), status)| {
+        let render = Render::one_of(out, number, &bars);
+        let follower = Follower::showing(render, told.clone(), status, globals, stop);
+        follow_one(number, offer, follower, globals, out)
+    });
+    conclude(&join_all(ends).await, &first.root, globals, out)
 }
 
 /// Who took a tree from this place before: a ticket each is for those that did not, or for once more.
@@ -68,11 +68,11 @@ fn show_before(before: &[SentTo], out: Out) {
 }
 
 /// A QR code each would push the first ticket out of sight; tickets for several devices are copied, or read by programs.
-fn show_tickets(node: &NodeHandle, offers: &[Offer], ttl: Duration, out: Out) -> Result<(), CliError> {
+fn show_tickets(offers: &[Offered], ttl: Duration, out: Out) -> Result<(), CliError> {
     let each = human::duration(ttl);
     out.say(format_args!("{} tickets, one a device, each good once and for {each} (keep them secret):", offers.len()));
     for (number, offer) in (1..).zip(offers) {
-        let mut fields = ticket_fields(node, offer);
+        let mut fields = ticket_fields(offer);
         if let Value::Object(fields) = &mut fields {
             fields.insert("offer".to_owned(), Value::from(number));
         }
@@ -93,7 +93,7 @@ fn show_tickets(node: &NodeHandle, offers: &[Offer], ttl: Duration, out: Out) ->
 }
 
 /// One offer to its end, which is said at once.
-async fn follow(number: usize, offer: &Offer, mut follower: Follower<'_>, globals: &Globals, out: Out) -> End {
+async fn follow_one(number: usize, offer: &Offered, mut follower: Follower<'_>, globals: &Globals, out: Out) -> End {
     let result = loop {
         match follower.follow(&offer.job).await {
             Ok(Step::Completed(done)) => break Ok(done),
@@ -168,7 +168,7 @@ fn conclude(ends: &[End], root: &Path, globals: &Globals, out: Out) -> Result<()
         return Ok(());
     };
     let message = format!("{} of {} devices have it; [{number}] {}", done.len(), ends.len(), worst.message);
-    let (exit, code, hint) = (worst.exit, worst.code, still_missing(ends, root, globals));
+    let (exit, code, hint) = (worst.exit, worst.code.clone(), still_missing(ends, root, globals));
     Err(CliError { exit, code, message, hint, extra: json!({ "offers": offers }) })
 }
 

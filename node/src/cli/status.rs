@@ -1,14 +1,13 @@
 //! `me-sync status`: everything that is known of one session.
 
 use me_sync_node::Role;
-use me_sync_node::staging::SessionState;
+use me_sync_node::book::{LiveView, SessionView, State};
 use me_sync_protocol::escape::escaped;
 use serde_json::{Value, json};
 
-use super::book::{Book, Known, State, Unclear};
+use super::book::{Book, Unclear};
 use super::exit::CliError;
 use super::globals::Globals;
-use super::live::Live;
 use super::out::Out;
 use super::resume::several;
 use super::stop::Stop;
@@ -36,18 +35,18 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         out.success(json!({ "session_id": Value::Null }));
         return Ok(());
     };
-    out.event("status", fields(known));
+    out.event("status", known);
     for (name, value) in lines(known) {
         out.data(format_args!("{name:<14} {value}"));
     }
-    if known.state.is_resumable() {
+    if known.resumable {
         out.say(format_args!("to go on: {}", sessions::next_step(known, globals)));
     }
-    out.success(json!({ "session_id": known.session.to_string(), "state": known.state.name() }));
+    out.success(json!({ "session_id": known.session_id.to_string(), "state": known.state.name() }));
     Ok(())
 }
 
-fn choose<'a>(book: &'a Book, named: Option<&str>, out: Out) -> Result<Option<&'a Known>, CliError> {
+fn choose<'a>(book: &'a Book, named: Option<&str>, out: Out) -> Result<Option<&'a SessionView>, CliError> {
     if let Some(text) = named {
         return match book.one(text) {
             Ok(known) => Ok(Some(known)),
@@ -55,9 +54,9 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, out: Out) -> Result<Option<&'
             Err(Unclear::Several(many)) => Err(several(&many, &format!("several sessions begin with {text}"), out)),
         };
     }
-    let with = |wanted: fn(State) -> bool| book.sessions.iter().filter(move |known| wanted(known.state)).collect();
-    let running: Vec<&Known> = with(|state| state == State::Running);
-    let open: Vec<&Known> = if running.is_empty() { with(State::is_unfinished) } else { running };
+    let with = |wanted: fn(&SessionView) -> bool| book.sessions.iter().filter(move |known| wanted(known)).collect();
+    let running: Vec<&SessionView> = with(|known| known.state == State::Running);
+    let open: Vec<&SessionView> = if running.is_empty() { with(|known| known.unfinished) } else { running };
     match open.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one)),
@@ -65,29 +64,13 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, out: Out) -> Result<Option<&'
     }
 }
 
-fn fields(known: &Known) -> Value {
-    let mut all = sessions::fields(known);
-    let more = json!({
-        "source_name": known.source_name,
-        "addresses": known.addresses,
-        "manifest_sha256": known.manifest,
-        "skip_unreadable": known.choices.map(|c| c.skip_unreadable),
-        "skip_unsupported": known.choices.map(|c| c.skip_unsupported),
-        "live": known.live.as_ref().map(|live| &live.view),
-    });
-    if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
-        all.extend(more);
-    }
-    all
-}
-
 /// The same for people; a name and a value a line.
-fn lines(known: &Known) -> Vec<(&'static str, String)> {
+fn lines(known: &SessionView) -> Vec<(&'static str, String)> {
     let importer = known.role == Role::Importer;
     let path = human::path(&known.path);
     let code = known.code.map(|c| format!(" ({c})")).unwrap_or_default();
     let mut all = vec![
-        ("session", known.session.to_string()),
+        ("session", known.session_id.to_string()),
         ("state", format!("{}{code}", known.state.name())),
         ("role", sessions::role(known.role).to_owned()),
         ("other device", human::device(&known.device_name, &known.peer_id)),
@@ -96,46 +79,35 @@ fn lines(known: &Known) -> Vec<(&'static str, String)> {
     all.push((if importer { "target" } else { "source" }, path));
     all.push(("files", sessions::files(known)));
     all.push(("bytes", sessions::bytes(known)));
-    all.extend(known.live.as_ref().map(live).unwrap_or_default());
-    if let Some(journal) = &known.journal {
-        let beside = known.beside().map(human::path);
-        let name = if known.state.is_unfinished() { "staging" } else { "kept old tree" };
-        all.extend(beside.map(|at| (name, at)));
-        let kept = matches!(known.state, State::Journal(SessionState::Swapped | SessionState::Committed));
-        let until = journal.keep_until_ms.filter(|_| kept);
-        all.extend(until.map(|ms| ("rollback until", human::wall(ms))));
-    }
-    all.extend(known.manifest.as_ref().map(|sum| ("manifest", sum.clone())));
+    all.extend(known.live.as_deref().map(live).unwrap_or_default());
+    let name = if known.unfinished { "staging" } else { "kept old tree" };
+    all.extend(known.beside().map(|at| (name, human::path(at))));
+    let until = known.retained_until_ms.filter(|_| known.can_be_rolled_back());
+    all.extend(until.map(|ms| ("rollback until", human::wall(ms))));
+    all.extend(known.manifest_sha256.as_ref().map(|sum| ("manifest", sum.clone())));
     all.extend(known.addresses.iter().map(|at| ("address", escaped(at).to_string())));
-    let times = [
-        ("begun", Some(known.created_ms)),
-        ("last progress", Some(known.updated_ms)),
-        ("kept until", known.kept_until_ms),
-    ];
-    all.extend(times.into_iter().filter_map(|(name, ms)| ms.filter(|ms| *ms > 0).map(|ms| (name, human::wall(ms)))));
+    let times = [("begun", known.created_ms), ("last progress", known.updated_ms), ("kept until", known.kept_until_ms)];
+    all.extend(times.into_iter().filter_map(|(name, ms)| ms.map(|ms| (name, human::wall(ms)))));
     all
 }
 
 /// What the process that works on it says.
-fn live(live: &Live) -> Vec<(&'static str, String)> {
-    let text = |value: &Value| value.as_str().map(|text| escaped(text).to_string());
-    let mut all = vec![("process", live.pid.to_string())];
-    all.extend(text(&live.view["phase"]).map(|phase| ("phase", phase)));
-    all.extend(text(&live.view["progress"]["detail"]).filter(|d| !d.is_empty()).map(|detail| ("doing", detail)));
-    match live.figure("transfer_bps") {
-        0 => {}
-        bps => all.push(("rate", format!("{}/s", human::bytes(bps)))),
+fn live(live: &LiveView) -> Vec<(&'static str, String)> {
+    let (view, progress) = (&live.view, &live.view.progress);
+    let mut all = vec![("process", live.pid.to_string()), ("phase", view.phase.to_string())];
+    if !progress.detail.is_empty() {
+        all.push(("doing", escaped(&progress.detail).to_string()));
     }
-    match live.figure("files_failed") {
-        0 => {}
-        n => all.push(("failed", human::count(n, "file"))),
+    if progress.transfer_bps > 0 {
+        all.push(("rate", format!("{}/s", human::bytes(progress.transfer_bps))));
     }
-    let waiting = &live.view["waiting"];
-    if let Some(since) = waiting["for_secs"].as_u64() {
-        let tries = waiting["tries"].as_u64().unwrap_or(0);
-        let reason = text(&waiting["reason"]).map(|why| format!(" (last: {why})")).unwrap_or_default();
-        let tries = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
-        all.push(("waiting", format!("{}, {tries}{reason}", human::seconds(since))));
+    if progress.files_failed > 0 {
+        all.push(("failed", human::count(progress.files_failed, "file")));
+    }
+    if let Some(waiting) = &view.waiting {
+        let reason = waiting.reason.as_deref().map(|why| format!(" (last: {})", escaped(why))).unwrap_or_default();
+        let tries = if waiting.tries == 1 { "1 try".to_owned() } else { format!("{} tries", waiting.tries) };
+        all.push(("waiting", format!("{}, {tries}{reason}", human::seconds(waiting.for_secs))));
     }
     all
 }

@@ -36,7 +36,7 @@ use crate::net::Connected;
 use crate::source::HashProgress;
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
 use crate::transfer::gauge::Gauge;
-use crate::transfer::{LaneEvent, LaneMeter};
+use crate::transfer::{Compression, LaneEvent, LaneMeter};
 
 /// An offer and, once redeemed, its session.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ pub(super) struct ExportJob {
     traces: Option<Traces>,
     rescan: Rescan,
     throttle: Throttle,
+    compression: Compression,
     rate: RateMeter,
     failure: Option<Failure>,
     is_over: bool,
@@ -105,6 +106,7 @@ pub(super) struct Start {
     pub(super) may_outline: bool,
     pub(super) expires: Moment,
     pub(super) throttle: Throttle,
+    pub(super) compression: Compression,
     /// What the new ticket opens.
     pub(super) fresh: ExportRecord,
     /// An unfinished session of an earlier process.
@@ -114,7 +116,7 @@ pub(super) struct Start {
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { part, may_outline, expires, throttle, fresh, earlier } = start;
+        let Start { part, may_outline, expires, throttle, compression, fresh, earlier } = start;
         let (record, fresh) = match earlier {
             Some(earlier) => (earlier, Some(fresh)),
             None => (fresh, None),
@@ -134,6 +136,7 @@ impl ExportJob {
             traces: None,
             rescan: Rescan::default(),
             throttle,
+            compression,
             rate: RateMeter::default(),
             failure: None,
             is_over: false,

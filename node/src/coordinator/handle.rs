@@ -13,15 +13,14 @@ use crate::net::TransportPreference;
 use crate::source::Source;
 use crate::staging::{Target, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord};
+use crate::transfer::Compression;
 
 /// What callers want.
 #[derive(Debug)]
 pub(super) enum Command {
     Offer {
         source: Box<Source>,
-        ttl: Duration,
-        /// No importer gets the outline.
-        hash_first: bool,
+        offer: OfferPlan,
         /// Earlier offers of this tree, with their sessions.
         earlier: Vec<ExportRecord>,
         devices: usize,
@@ -55,12 +54,24 @@ pub(super) enum Command {
     },
 }
 
+/// How a source is offered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfferPlan {
+    pub(crate) ttl: Duration,
+    /// No importer gets the outline.
+    pub(crate) hash_first: bool,
+    /// The node's if none.
+    pub(crate) compression: Option<Compression>,
+}
+
 /// What the coordinator contributes to a ticket.
 #[derive(Debug)]
 pub(crate) struct TicketParts {
     pub(crate) id: TicketId,
     pub(crate) secret: Secret,
     pub(crate) expires_at_ms: u64,
+    /// The session that it opens, or that goes on.
+    pub(crate) session: Option<SessionId>,
     /// The session of an earlier offer that goes on.
     pub(crate) continues: Option<SessionId>,
 }
@@ -78,6 +89,8 @@ pub(crate) struct ImportPlan {
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) transport: TransportPreference,
     pub(crate) connect_timeout: Duration,
+    /// Take nothing that is packed.
+    pub(crate) unpacked: bool,
 }
 
 /// How to go on with an import.
@@ -89,6 +102,8 @@ pub(crate) struct ResumePlan {
     pub(crate) ask: bool,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) transport: TransportPreference,
+    /// Take nothing that is packed.
+    pub(crate) unpacked: bool,
 }
 
 /// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.
@@ -101,14 +116,13 @@ impl CoordinatorHandle {
     pub(crate) async fn offer(
         &self,
         source: Source,
-        ttl: Duration,
-        hash_first: bool,
+        offer: OfferPlan,
         earlier: Vec<ExportRecord>,
         devices: usize,
     ) -> Result<Vec<(TicketParts, JobHandle)>, Code> {
         let (reply, answer) = oneshot::channel();
         let source = Box::new(source);
-        self.ask(Command::Offer { source, ttl, hash_first, earlier, devices, reply }, answer).await
+        self.ask(Command::Offer { source, offer, earlier, devices, reply }, answer).await
     }
 
     pub(crate) async fn resume(&self, record: ImportRecord, resume: ResumePlan) -> Result<JobHandle, Code> {

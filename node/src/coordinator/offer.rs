@@ -1,13 +1,11 @@
 //! Offers: tickets and jobs for a source that is hashed while the importers are still on their way.
 
-use std::time::Duration;
-
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
 use super::explain::Failure;
 use super::sources::{Hashed, HashingId};
-use super::{Coordinator, Job, MAX_JOBS, TicketParts, export};
+use super::{Coordinator, Job, MAX_JOBS, OfferPlan, TicketParts, export};
 use crate::api::{JobHandle, JobId, JobView, Role};
 use crate::clock;
 use crate::source::{Outline, Source};
@@ -19,8 +17,7 @@ impl Coordinator {
     pub(super) fn offer(
         &mut self,
         source: Source,
-        ttl: Duration,
-        hash_first: bool,
+        offer: OfferPlan,
         mut earlier: Vec<ExportRecord>,
         devices: usize,
     ) -> Result<Vec<(TicketParts, JobHandle)>, Code> {
@@ -28,8 +25,8 @@ impl Coordinator {
             return Err(Code::Busy);
         }
         let jobs = (0..devices).map(|_| self.admit()).collect::<Result<Vec<_>, _>>()?;
-        let expires = self.shared.clock.now().after(ttl);
-        let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let expires = self.shared.clock.now().after(offer.ttl);
+        let expires_at_ms = clock::wall_ms().saturating_add(u64::try_from(offer.ttl.as_millis()).unwrap_or(u64::MAX));
         earlier.retain(|record| !self.is_live(record) && !self.is_settled(record));
         let mut earlier = earlier.into_iter();
         let name =
@@ -44,7 +41,8 @@ impl Coordinator {
             if let Some(record) = &earlier {
                 self.tickets.restore(*id, record);
             }
-            made.push((*id, TicketParts { id: ticket, secret, expires_at_ms, continues }, fresh, earlier));
+            let session = continues.or(self.tickets.next_session(ticket));
+            made.push((*id, TicketParts { id: ticket, secret, expires_at_ms, session, continues }, fresh, earlier));
         }
         let (part, begin) = self.sources.wait_for(source, &jobs, || self.shared.late());
         if let Some(begin) = begin {
@@ -54,8 +52,10 @@ impl Coordinator {
             let (view, watch) = watch::channel(JobView::new(Role::Exporter));
             let (limit, throttle) = self.limits();
             // an outline is for one: several share one manifest
-            let may_outline = !hash_first && devices == 1;
-            let start = export::Start { part: part.clone(), may_outline, expires, throttle, fresh, earlier };
+            let may_outline = !offer.hash_first && devices == 1;
+            let compression = offer.compression.unwrap_or(self.shared.compression);
+            let start =
+                export::Start { part: part.clone(), may_outline, expires, throttle, compression, fresh, earlier };
             let job = export::ExportJob::new(id, view, start, &self.shared);
             self.jobs.insert(id, Job::Export(Box::new(job)));
             (parts, JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })

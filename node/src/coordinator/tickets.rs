@@ -26,6 +26,8 @@ struct Ticket {
     source_name: String,
     /// Who redeemed it: nobody else ever can, and for this peer it does not expire before its session.
     owner: Option<PeerId>,
+    /// The session that the next redemption opens.
+    next: SessionId,
     /// The session it opened, unless the exporter ended that one because the tree has changed.
     granted: Option<Granted>,
 }
@@ -73,8 +75,16 @@ impl TicketBook {
     ) -> (TicketId, Secret) {
         let id = TicketId(random::bytes());
         let secret = Secret::from_bytes(random::bytes());
-        let ticket =
-            Ticket { job, secret: secret.clone(), expires, expires_wall_ms, source_name, owner: None, granted: None };
+        let ticket = Ticket {
+            job,
+            secret: secret.clone(),
+            expires,
+            expires_wall_ms,
+            source_name,
+            owner: None,
+            next: SessionId(random::bytes()),
+            granted: None,
+        };
         self.tickets.insert(id, ticket);
         (id, secret)
     }
@@ -88,9 +98,15 @@ impl TicketBook {
             expires_wall_ms: 0,
             source_name: record.source_name.clone(),
             owner: record.peer,
+            next: SessionId(random::bytes()),
             granted: record.grant.as_ref().map(|g| g.granted(record.source_name.clone())),
         };
         self.tickets.insert(record.ticket, ticket);
+    }
+
+    /// The session that a ticket nobody has redeemed will open.
+    pub(super) fn next_session(&self, ticket: TicketId) -> Option<SessionId> {
+        self.tickets.get(&ticket).map(|ticket| ticket.next)
     }
 
     /// Nobody has redeemed this ticket after all.
@@ -146,7 +162,7 @@ impl TicketBook {
             return Err(Code::VersionMismatch);
         }
         let granted = Granted {
-            session_id: SessionId(random::bytes()),
+            session_id: std::mem::replace(&mut ticket.next, SessionId(random::bytes())),
             resume_secret: Secret::from_bytes(random::bytes()),
             expires_at_ms: ours.session_expires_ms,
             lanes,

@@ -7,14 +7,17 @@ use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::limits::TICKET_TTL;
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{NodeHandle, Unfinished};
 use crate::api::JobHandle;
-use crate::coordinator::{MAX_JOBS, TicketParts};
+use crate::coordinator::{MAX_JOBS, OfferPlan, TicketParts};
 use crate::limit::Rate;
 use crate::net::NetError;
 use crate::source::Source;
 use crate::store::{ExportRecord, SessionStatus, StoreError};
+use crate::transfer::Compression;
 
 /// Longest life of a ticket: 24 h.
 const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -32,6 +35,8 @@ pub struct OfferOptions {
     pub session: Option<SessionId>,
     /// Send no faster than this; [`JobHandle::set_limit`] changes it. Default: no limit besides the node's.
     pub limit: Option<Rate>,
+    /// Default: as the node does.
+    pub compression: Option<Compression>,
 }
 
 impl OfferOptions {
@@ -41,7 +46,7 @@ impl OfferOptions {
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false, hash_first: false, session: None, limit: None }
+        Self { ttl: TICKET_TTL, fresh: false, hash_first: false, session: None, limit: None, compression: None }
     }
 }
 
@@ -54,6 +59,9 @@ pub struct Offer {
     pub ticket_uri: String,
     /// When it becomes void, in milliseconds since 1970.
     pub expires_at_ms: u64,
+    /// The session that it opens, known before anybody redeems the ticket. Another one takes its place if the tree
+    /// changes later.
+    pub session: Option<SessionId>,
     /// The unfinished session that this offer goes on with.
     pub continues: Option<Unfinished>,
     /// Its job.
@@ -101,7 +109,7 @@ impl OfferError {
 }
 
 /// A device that took a tree from here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SentTo {
     /// The other device's name for itself: escape before printing.
     pub device_name: String,
@@ -162,7 +170,8 @@ impl NodeHandle {
             return Err(OfferError::Unknown { session });
         }
         let known: Vec<_> = earlier.iter().filter_map(Unfinished::of_export).collect();
-        let offered = self.coordinator.offer(source, options.ttl, options.hash_first, earlier, devices).await;
+        let plan = OfferPlan { ttl: options.ttl, hash_first: options.hash_first, compression: options.compression };
+        let offered = self.coordinator.offer(source, plan, earlier, devices).await;
         let offered = offered.map_err(OfferError::Refused)?;
         let offers = offered.into_iter().map(|(parts, job)| {
             job.set_limit(options.limit);
@@ -176,7 +185,14 @@ impl NodeHandle {
         let name = &self.config.device_name;
         let continues = known.iter().find(|known| parts.continues == Some(known.session)).cloned();
         let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
-        Offer { ticket_uri: ticket.to_uri(), ticket, expires_at_ms: parts.expires_at_ms, continues, job }
+        Offer {
+            ticket_uri: ticket.to_uri(),
+            ticket,
+            expires_at_ms: parts.expires_at_ms,
+            session: parts.session,
+            continues,
+            job,
+        }
     }
 
     /// The unfinished sessions that send this very tree in this way, the newest first, or the named one.

@@ -11,11 +11,14 @@ use me_sync_protocol::ticket::{Ticket, TicketRefused};
 
 use super::{ImportError, NodeHandle};
 use crate::api::{JobHandle, Role};
+use crate::book::SessionView;
 use crate::clock::LastSeen;
 use crate::coordinator::{self, ResumePlan};
+use crate::limit::Rate;
 use crate::net::parse_addresses;
 use crate::staging::{self, StageError, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError, TargetChoices};
+use crate::transfer::Compression;
 
 /// How long the other device has to hear that a session is ended.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -80,6 +83,44 @@ impl Unfinished {
             failed: record.failed_code,
         })
     }
+}
+
+/// What a list of sessions says of one.
+impl From<SessionView> for Unfinished {
+    fn from(known: SessionView) -> Self {
+        Self {
+            session: known.session_id,
+            role: known.role,
+            path: known.path,
+            device_name: known.device_name,
+            peer_id: known.peer_id,
+            files: known.files,
+            bytes: known.bytes,
+            files_ok: known.files_ok.unwrap_or(0),
+            bytes_ok: known.bytes_ok.unwrap_or(0),
+            failed: known.code,
+        }
+    }
+}
+
+/// How to go on with an import.
+#[derive(Debug, Clone, Default)]
+pub struct ResumeOptions {
+    /// Where the exporter may be, to be tried first.
+    pub peer_addresses: Vec<Multiaddr>,
+    /// Receive no faster than this. Default: no limit besides the node's.
+    pub limit: Option<Rate>,
+    /// As in [`super::ImportOptions`].
+    pub compression: Option<Compression>,
+}
+
+/// What counts for a session from now on; the target's options are recorded.
+#[derive(Debug)]
+pub(super) struct Continue {
+    pub(super) target_options: TargetOptions,
+    pub(super) ask: bool,
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) unpacked: bool,
 }
 
 /// A session cannot be gone on with.
@@ -152,14 +193,14 @@ impl NodeHandle {
     /// # Errors
     /// See [`ResumeError`].
     pub async fn resume(&self, session: SessionId) -> Result<JobHandle, ResumeError> {
-        self.resume_at(session, Vec::new()).await
+        self.resume_with(session, ResumeOptions::default()).await
     }
 
-    /// As [`Self::resume`], with addresses of the exporter to try first.
+    /// As [`Self::resume`], in this way.
     ///
     /// # Errors
     /// See [`ResumeError`].
-    pub async fn resume_at(&self, session: SessionId, addresses: Vec<Multiaddr>) -> Result<JobHandle, ResumeError> {
+    pub async fn resume_with(&self, session: SessionId, how: ResumeOptions) -> Result<JobHandle, ResumeError> {
         let Some(record) = self.store.import(session).await? else {
             return match self.store.export_of(session).await? {
                 Some(record) => Err(ResumeError::Sends { session, root: record.root }),
@@ -172,13 +213,18 @@ impl NodeHandle {
         // whoever began it agreed to replace the target, unless the question was still open
         let ask = record.manifest.is_none();
         let ticket = Ticket::parse(record.ticket_text.expose())?;
-        let options = TargetOptions {
+        let target_options = TargetOptions {
             allow_home: record.choices.allow_home,
             fail_if_changed: record.choices.fail_if_changed,
             keep_world_writable: record.choices.keep_world_writable,
             forbidden: vec![self.config.state_dir.clone()],
         };
-        self.resume_record(record, ticket, options, ask, addresses).await
+        let unpacked = how.compression == Some(Compression::Never);
+        let job = self
+            .resume_record(record, ticket, Continue { target_options, ask, addresses: how.peer_addresses, unpacked })
+            .await?;
+        job.set_limit(how.limit);
+        Ok(job)
     }
 
     /// Tells the exporter of an applied session that it was, if nobody could yet. False if it was not reached within
@@ -279,16 +325,14 @@ impl NodeHandle {
         Ok(imports.into_iter().rfind(|record| !record.state.is_over() && record.target == target))
     }
 
-    /// Goes on with what is on record. `target_options` are what counts from now on, and are recorded.
+    /// Goes on with what is on record.
     pub(super) async fn resume_record(
         &self,
         mut record: ImportRecord,
         ticket: Ticket,
-        target_options: TargetOptions,
-        ask: bool,
-        more: Vec<Multiaddr>,
+        how: Continue,
     ) -> Result<JobHandle, ResumeError> {
-        let mut addresses = more;
+        let Continue { target_options, ask, mut addresses, unpacked } = how;
         for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
         {
             if !addresses.contains(&address) {
@@ -302,7 +346,7 @@ impl NodeHandle {
             transport: record.choices.transport,
         };
         let (peer, transport) = (record.peer, record.choices.transport);
-        let plan = ResumePlan { ticket, peer, target_options, ask, addresses, transport };
+        let plan = ResumePlan { ticket, peer, target_options, ask, addresses, transport, unpacked };
         self.coordinator.resume(record, plan).await.map_err(ResumeError::Refused)
     }
 }

@@ -4,12 +4,14 @@ use std::fmt;
 
 use me_sync_protocol::escape::escaped;
 use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Most names that a [`Skipped`] keeps; the rest is only counted.
 pub(super) const MAX_NAMES: usize = 20;
 
 /// Entries left out for one kind of reason.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Skipped {
     /// How many. A directory counts as one, however much lies below it.
     pub count: u64,
@@ -37,7 +39,7 @@ impl fmt::Display for Skipped {
 }
 
 /// Things that are neither file, directory nor symlink. They are never opened and never sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpecialCounts {
     /// Named pipes.
     pub fifos: u64,
@@ -50,7 +52,7 @@ pub struct SpecialCounts {
 }
 
 /// Everything that a [`super::Snapshot`] does not hold although it lies below its root.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedReport {
     /// Sockets, FIFOs and devices: always left out.
     pub special: Skipped,

@@ -118,7 +118,7 @@ impl ExportJob {
                     manifest: snapshot.manifest().clone(),
                     reader: snapshot.reader(),
                     chunk: session.granted.max_chunk as usize,
-                    compression: if session.granted.zstd { shared.compression } else { Compression::Never },
+                    compression: if session.granted.zstd { self.compression } else { Compression::Never },
                     sends_holes: session.granted.holes,
                     meter: session.meter.clone(),
                     keeper: keeper.clone(),

@@ -1,0 +1,157 @@
+//! Every route with its documentation: what is not documented cannot be asked for.
+
+mod jobs;
+mod live;
+mod meta;
+mod offer;
+mod records;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::StatusCode;
+use me_sync_protocol::ids::SessionId;
+use tokio_util::sync::CancellationToken;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::ApiError;
+use super::gate::Caller;
+use super::jobs::Jobs;
+use super::roots::Roots;
+use crate::limit::Rate;
+use crate::node::NodeHandle;
+
+/// What the handlers have.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    pub(super) node: NodeHandle,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) exports: Roots,
+    pub(super) imports: Roots,
+    /// Streams end when this is cancelled.
+    pub(super) stop: CancellationToken,
+    pub(super) searches: live::Searches,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "me-sync",
+        description = "The node of one device. Over TCP every route needs the token in `api.token` of the state directory; \
+                       the Unix socket `api.sock` beside it needs none and serves its owner only."
+    ),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Documentation;
+
+#[derive(Debug)]
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        api.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The routes, and what `/openapi.json` answers.
+pub(super) fn router(api: Api) -> Router {
+    let documented: OpenApiRouter<Arc<Api>> = OpenApiRouter::with_openapi(Documentation::openapi())
+        .routes(routes!(offer::create))
+        .routes(routes!(start::start))
+        .routes(routes!(records::status))
+        .routes(routes!(records::abort))
+        .routes(routes!(records::sessions))
+        .routes(routes!(records::failures))
+        .routes(routes!(start::resume))
+        .routes(routes!(start::retry))
+        .routes(routes!(records::rollback))
+        .routes(routes!(jobs::status))
+        .routes(routes!(jobs::suspend))
+        .routes(routes!(jobs::decide))
+        .routes(routes!(live::peers))
+        .routes(routes!(live::events))
+        .routes(routes!(meta::healthz))
+        .routes(routes!(meta::metrics))
+        .routes(routes!(meta::openapi));
+    let (router, openapi) = documented.split_for_parts();
+    let text: Arc<str> = openapi.to_json().unwrap_or_default().into();
+    router
+        .layer(axum::Extension(meta::OpenApiText(text)))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Arc::new(api))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::http(StatusCode::NOT_FOUND, "not_found", "there is no such route", "GET /openapi.json lists all routes")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::http(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this route is not asked in that way",
+        "GET /openapi.json lists all routes with their methods",
+    )
+}
+
+impl Api {
+    /// The tree that may be read. The Unix socket is not bound to the roots.
+    async fn source(&self, caller: Caller, path: &str) -> Result<PathBuf, ApiError> {
+        self.path(caller, path, &self.exports, Roots::admit_source).await
+    }
+
+    /// The directory that may be replaced.
+    async fn target(&self, caller: Caller, path: &str) -> Result<PathBuf, ApiError> {
+        self.path(caller, path, &self.imports, Roots::admit_target).await
+    }
+
+    async fn path(
+        &self,
+        caller: Caller,
+        path: &str,
+        roots: &Roots,
+        admit: fn(&Roots, &Path) -> Result<PathBuf, ApiError>,
+    ) -> Result<PathBuf, ApiError> {
+        let path = PathBuf::from(path);
+        match caller {
+            Caller::User if path.is_absolute() => Ok(path),
+            Caller::User => {
+                Err(ApiError::bad_request("an absolute path is needed", "the node has a directory of its own"))
+            }
+            Caller::Token => {
+                let roots = roots.clone();
+                blocking(move || admit(&roots, &path)).await?
+            }
+        }
+    }
+
+    /// What a job works on, or what is on record.
+    async fn known(&self, session: SessionId) -> Result<crate::book::SessionView, ApiError> {
+        let known = self.node.sessions().await?.into_iter().find(|known| known.session_id == session);
+        known.ok_or_else(ApiError::unknown_session)
+    }
+}
+
+/// Runs what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::stopping())
+}
+
+/// A rate that was given in bytes a second.
+fn rate(bps: Option<u64>) -> Result<Option<Rate>, ApiError> {
+    let rate = bps.map(Rate::new).transpose();
+    rate.map_err(|err| ApiError::bad_request(format!("limit_bps: {err}"), "give 64000 or more, or leave it out"))
+}
+
+fn seconds(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}

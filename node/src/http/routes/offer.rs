@@ -1,0 +1,131 @@
+//! Offering a tree.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use me_sync_protocol::ids::SessionId;
+use qrcode::render::svg;
+use qrcode::{EcLevel, QrCode};
+
+use super::{Api, blocking, rate, seconds};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::extract::{Body, within};
+use crate::http::gate::Caller;
+use crate::http::schema::{Compress, CreateRequest, CreateResponse};
+use crate::node::{Offer, OfferOptions};
+use crate::source::{ScanOptions, Source, SourceSummary};
+use crate::transfer::Compression;
+
+impl From<Compress> for Compression {
+    fn from(compress: Compress) -> Self {
+        match compress {
+            Compress::Auto => Self::Auto,
+            Compress::Never => Self::Never,
+            Compress::Always => Self::Always,
+        }
+    }
+}
+
+/// Offers a tree and makes a ticket for it.
+#[utoipa::path(
+    post,
+    path = "/me/sync/v4/session/create",
+    request_body = CreateRequest,
+    responses(
+        (status = 201, description = "The offer waits for its importer", body = CreateResponse),
+        (status = 400, description = "The body or a value in it is wrong", body = ErrorBody),
+        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "The path, the host name or the origin is not allowed", body = ErrorBody),
+        (status = 404, description = "The session that was to go on is not there", body = ErrorBody),
+        (status = 408, description = "The body came too slowly", body = ErrorBody),
+        (status = 409, description = "The tree cannot be sent as it is", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "The body is not JSON", body = ErrorBody),
+        (status = 429, description = "Too many jobs", body = ErrorBody),
+        (status = 500, description = "The node's state is damaged", body = ErrorBody),
+        (status = 503, description = "The node is stopping", body = ErrorBody)
+    )
+)]
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(ask): Body<CreateRequest>,
+) -> Result<(StatusCode, Json<CreateResponse>), ApiError> {
+    let ttl = within("ttl_secs", ask.ttl_secs, 600, (1, 86_400))?;
+    let limit = rate(ask.limit_bps)?;
+    let path = api.source(caller, &ask.source_path).await?;
+    let scan = ScanOptions { skip_unreadable: ask.skip_unreadable, skip_unsupported: ask.skip_unsupported };
+    let options = OfferOptions {
+        ttl: seconds(ttl),
+        fresh: ask.fresh,
+        hash_first: ask.hash_first,
+        session: None,
+        limit,
+        compression: ask.compress.map(Compression::from),
+    };
+    let offered = offer(&api, caller, path, scan, options).await?;
+    Ok((StatusCode::CREATED, Json(offered)))
+}
+
+/// Walks the tree, offers it, and follows the job.
+pub(super) async fn offer(
+    api: &Api,
+    caller: Caller,
+    path: PathBuf,
+    scan: ScanOptions,
+    options: OfferOptions,
+) -> Result<CreateResponse, ApiError> {
+    let source = blocking(move || Source::scan(&path, &scan)).await??;
+    let source = match caller {
+        Caller::User => source,
+        Caller::Token => {
+            // by the handle that is read from, whatever the path meant a moment ago
+            let roots = api.exports.clone();
+            blocking(move || roots.admit_open(source.directory()).map(|()| source)).await??
+        }
+    };
+    let summary = source.summary().clone();
+    let sent_before = api.node.sent_from(&summary.root).await?;
+    let offer = api.node.offer(source, options).await?;
+    let continues = match &offer.continues {
+        Some(known) => Some(Box::new(api.known(known.session).await?)),
+        None => None,
+    };
+    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session);
+    let mut response = response(api, offer, continues, summary)?;
+    response.sent_before = sent_before;
+    Ok(response)
+}
+
+fn response(
+    api: &Api,
+    offer: Offer,
+    continues: Option<Box<crate::book::SessionView>>,
+    source: SourceSummary,
+) -> Result<CreateResponse, ApiError> {
+    Ok(CreateResponse {
+        job_id: offer.job.id().number(),
+        session_id: offer.session.map(|id: SessionId| id.to_string()).ok_or_else(ApiError::stopping)?,
+        ticket_id: offer.ticket.ticket_id.to_string(),
+        qr: qr(&offer.ticket_uri),
+        ticket_uri: offer.ticket_uri,
+        expires_at: offer.expires_at_ms,
+        peer_id: api.node.peer_id(),
+        addresses: offer.ticket.addresses,
+        continues,
+        sent_before: Vec::new(),
+        source,
+    })
+}
+
+/// A data URL; empty if the text is too long for a code, which no ticket is.
+fn qr(text: &str) -> String {
+    let Ok(code) = QrCode::with_error_correction_level(text, EcLevel::L) else { return String::new() };
+    let image = code.render::<svg::Color<'_>>().min_dimensions(256, 256).build();
+    format!("data:image/svg+xml;base64,{}", STANDARD.encode(image))
+}

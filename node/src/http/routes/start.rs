@@ -1,0 +1,229 @@
+//! Importing a tree, and going on with what was interrupted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::StatusCode;
+use me_sync_protocol::reason::Code;
+use me_sync_protocol::ticket::Ticket;
+
+use super::offer::offer;
+use super::{Api, rate, seconds};
+use crate::api::{JobHandle, Outcome, Role};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::extract::{Body, session_id, within};
+use crate::http::gate::Caller;
+use crate::http::schema::{ResumeRequest, ResumeResponse, StartRequest, StartResponse, Transport};
+use crate::net::{TransportPreference, parse_addresses};
+use crate::node::{Consent, ImportError, ImportOptions, OfferOptions, ResumeOptions};
+use crate::refusal::Refusal;
+use crate::source::ScanOptions;
+use crate::staging::TargetOptions;
+use crate::transfer::Compression;
+
+/// Most addresses that a caller may add.
+const MAX_ADDRESSES: usize = 16;
+/// How long an exporter is looked for, to tell it that its tree is in place.
+const TELL: Duration = Duration::from_secs(15);
+
+/// Imports a tree with a ticket.
+#[utoipa::path(
+    post,
+    path = "/me/sync/v4/session/start",
+    request_body = StartRequest,
+    responses(
+        (status = 200, description = "The tree of this ticket is in place already", body = StartResponse),
+        (status = 201, description = "The exporter has granted the session", body = StartResponse),
+        (status = 202, description = "The exporter is still being looked for", body = StartResponse),
+        (status = 400, description = "The body or a value in it is wrong", body = ErrorBody),
+        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "The ticket, the path, the host name or the origin is refused", body = ErrorBody),
+        (status = 404, description = "The exporter was not found", body = ErrorBody),
+        (status = 408, description = "The body came too slowly", body = ErrorBody),
+        (status = 409, description = "The target cannot take it, or the session ended at once", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "The body is not JSON", body = ErrorBody),
+        (status = 429, description = "Too many jobs or tries", body = ErrorBody),
+        (status = 500, description = "The node's state is damaged", body = ErrorBody),
+        (status = 503, description = "The node is stopping", body = ErrorBody)
+    )
+)]
+pub(super) async fn start(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(ask): Body<StartRequest>,
+) -> Result<(StatusCode, Json<StartResponse>), ApiError> {
+    let connect_timeout = seconds(within("connect_timeout_secs", ask.connect_timeout_secs, 30, (1, 86_400))?);
+    let wait = seconds(within("wait_secs", ask.wait_secs, 20, (0, 60))?);
+    let limit = rate(ask.limit_bps)?;
+    let peer_addresses = addresses(&ask.peer_addresses)?;
+    let ticket = Ticket::parse(&ask.ticket_uri).map_err(Refusal::from)?;
+    if ask.allow_home && caller == Caller::Token {
+        return Err(ApiError::coded(
+            Code::PathNotAllowed,
+            "the home directory is not replaced over HTTP",
+            "use the CLI",
+        ));
+    }
+    let target = api.target(caller, &ask.target_path).await?;
+    let named = target.clone();
+    let resolved = super::blocking(move || named.canonicalize().unwrap_or(named)).await?;
+    let options = ImportOptions {
+        consent: if ask.replace { Consent::Given } else { Consent::Ask },
+        transport: match ask.transport {
+            Transport::Auto => TransportPreference::Auto,
+            Transport::Tcp => TransportPreference::Tcp,
+            Transport::Quic => TransportPreference::Quic,
+        },
+        peer_addresses,
+        connect_timeout,
+        target_options: TargetOptions {
+            allow_home: ask.allow_home,
+            fail_if_changed: ask.fail_if_changed,
+            keep_world_writable: ask.keep_world_writable,
+            forbidden: Vec::new(),
+        },
+        limit,
+        compression: ask.compress.map(Compression::from),
+        roots: match caller {
+            Caller::User => None,
+            Caller::Token => {
+                let roots = api.imports.clone();
+                Some(super::blocking(move || roots.resolved()).await?)
+            }
+        },
+        ..ImportOptions::new(&target)
+    };
+    let job = match api.node.import(ticket, options).await {
+        Ok(job) => job,
+        Err(ImportError::Applied { target: at, told, stands: true }) if at == resolved => {
+            let response = StartResponse { job_id: None, session_id: None, told: Some(told) };
+            return Ok((StatusCode::OK, Json(response)));
+        }
+        Err(err) => return Err(err.into()),
+    };
+    let started = begun(&api, job, target, wait).await?;
+    let status = if started.session_id.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+    Ok((status, Json(started)))
+}
+
+/// Follows the job; what fails before there is a session is the answer.
+async fn begun(api: &Api, job: JobHandle, target: PathBuf, wait: Duration) -> Result<StartResponse, ApiError> {
+    let entry = api.jobs.add(job, target, None);
+    entry.begun(wait).await;
+    let status = entry.status();
+    match (status.session_id, status.outcome) {
+        (None, Some(Outcome::Failed { code, message, hint })) => Err(Refusal::coded(code, message, hint).into()),
+        (session, _) => {
+            Ok(StartResponse { job_id: Some(entry.id()), session_id: session.map(|id| id.to_string()), told: None })
+        }
+    }
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<libp2p::Multiaddr>, ApiError> {
+    if texts.len() > MAX_ADDRESSES {
+        return Err(ApiError::bad_request("peer_addresses are at most 16", "the ticket has the others"));
+    }
+    Ok(parse_addresses(texts))
+}
+
+/// Goes on with a session that was interrupted, on whichever side this device is.
+#[utoipa::path(
+    post,
+    path = "/me/sync/v4/session/resume",
+    request_body = ResumeRequest,
+    responses(
+        (status = 200, description = "It goes on", body = ResumeResponse),
+        (status = 400, description = "The body or a value in it is wrong", body = ErrorBody),
+        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "The path, the host name or the origin is not allowed", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 408, description = "The body came too slowly", body = ErrorBody),
+        (status = 409, description = "It is over, or goes on already", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "The body is not JSON", body = ErrorBody),
+        (status = 429, description = "Too many jobs", body = ErrorBody),
+        (status = 500, description = "The node's state is damaged", body = ErrorBody),
+        (status = 503, description = "The node is stopping", body = ErrorBody)
+    )
+)]
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(ask): Body<ResumeRequest>,
+) -> Result<Json<ResumeResponse>, ApiError> {
+    go_on(&api, caller, ask).await.map(Json)
+}
+
+/// Tries the files again that failed in every round. Nothing that arrived is sent again.
+#[utoipa::path(
+    post,
+    path = "/me/sync/v4/session/retry",
+    request_body = ResumeRequest,
+    responses(
+        (status = 200, description = "It goes on", body = ResumeResponse),
+        (status = 400, description = "The body or a value in it is wrong", body = ErrorBody),
+        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "The path, the host name or the origin is not allowed", body = ErrorBody),
+        (status = 404, description = "There is no such session", body = ErrorBody),
+        (status = 408, description = "The body came too slowly", body = ErrorBody),
+        (status = 409, description = "It is over, or goes on already", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "The body is not JSON", body = ErrorBody),
+        (status = 429, description = "Too many jobs", body = ErrorBody),
+        (status = 500, description = "The node's state is damaged", body = ErrorBody),
+        (status = 503, description = "The node is stopping", body = ErrorBody)
+    )
+)]
+pub(super) async fn retry(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(ask): Body<ResumeRequest>,
+) -> Result<Json<ResumeResponse>, ApiError> {
+    go_on(&api, caller, ask).await.map(Json)
+}
+
+async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeResponse, ApiError> {
+    let session = session_id(&ask.session_id)?;
+    let (peer_addresses, limit) = (addresses(&ask.peer_addresses)?, rate(ask.limit_bps)?);
+    let compression = ask.compress.map(Compression::from);
+    if api.jobs.of_session(session).is_some_and(|job| !job.is_over()) {
+        let message = format!("session {} goes on already", session.short());
+        return Err(ApiError::coded(Code::TargetBusy, message, "session/status tells how far it is"));
+    }
+    let known = api.known(session).await?;
+    let path = known.path.to_string_lossy().into_owned();
+    let mut answer =
+        ResumeResponse { job_id: None, session_id: session.to_string(), role: known.role, offer: None, told: None };
+    if known.unheard {
+        answer.told = Some(api.node.tell(session, TELL).await?);
+        return Ok(answer);
+    }
+    if !known.resumable {
+        let message = format!("session {} is over", session.short());
+        return Err(ApiError::http(StatusCode::CONFLICT, "session_over", message, "begin a new one"));
+    }
+    match known.role {
+        Role::Importer => {
+            let target = api.target(caller, &path).await?;
+            let how = ResumeOptions { peer_addresses, limit, compression };
+            let job = api.node.resume_with(session, how).await?;
+            answer.job_id = Some(api.jobs.add(job, target, Some(session)).id());
+        }
+        Role::Exporter => {
+            let source = api.source(caller, &path).await?;
+            let scan = ScanOptions {
+                skip_unreadable: known.skip_unreadable.unwrap_or(false),
+                skip_unsupported: known.skip_unsupported.unwrap_or(false),
+            };
+            let options = OfferOptions { session: Some(session), limit, compression, ..OfferOptions::default() };
+            let offered = offer(api, caller, source, scan, options).await?;
+            answer.job_id = Some(offered.job_id);
+            answer.offer = Some(Box::new(offered));
+        }
+    }
+    Ok(answer)
+}

@@ -53,7 +53,8 @@ impl Entry {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.seen.borrow().view.outcome.is_some()
+        // of the job itself: who has just ended it need not wait until that is passed on
+        self.handle.watch().borrow().outcome.is_some()
     }
 
     /// The session it works on, or will.

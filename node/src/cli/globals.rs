@@ -225,6 +225,11 @@ impl Globals {
                     tries += 1;
                     stop.unless(tokio::time::sleep(LOCK_PAUSE)).await?;
                 }
+                Err(err) if err.code() == Code::StateLocked && self.no_node => {
+                    let hint =
+                        "if a node runs there, leave --no-node out: it does this too; or stop it first".to_owned();
+                    return Err(CliError { hint, ..err.into() });
+                }
                 spawned => break spawned?,
             }
         };

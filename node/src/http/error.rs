@@ -22,8 +22,8 @@ pub const EXIT_HEADER: HeaderName = HeaderName::from_static("me-sync-exit");
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// Stable, for programs: a code of SPEC §7.2, or `not_found`, `method_not_allowed`, `unsupported_media_type`,
-    /// `bad_request`, `usage`.
+    /// Stable, for programs: a code of SPEC §7.2, or `bad_request`, `method_not_allowed`, `no_review`, `not_found`,
+    /// `session_over`, `too_late`, `unsupported_media_type`, `usage`.
     pub code: String,
     /// What happened, in a sentence.
     pub message: String,

@@ -105,23 +105,22 @@ async fn method_not_allowed() -> ApiError {
 
 impl Api {
     /// The tree that may be read. The Unix socket is not bound to the roots.
-    async fn source(&self, caller: Caller, path: &str) -> Result<PathBuf, ApiError> {
-        self.path(caller, path, &self.exports, Roots::admit_source).await
+    async fn source(&self, caller: Caller, path: impl Into<PathBuf>) -> Result<PathBuf, ApiError> {
+        self.path(caller, path.into(), &self.exports, Roots::admit_source).await
     }
 
     /// The directory that may be replaced.
-    async fn target(&self, caller: Caller, path: &str) -> Result<PathBuf, ApiError> {
-        self.path(caller, path, &self.imports, Roots::admit_target).await
+    async fn target(&self, caller: Caller, path: impl Into<PathBuf>) -> Result<PathBuf, ApiError> {
+        self.path(caller, path.into(), &self.imports, Roots::admit_target).await
     }
 
     async fn path(
         &self,
         caller: Caller,
-        path: &str,
+        path: PathBuf,
         roots: &Roots,
         admit: fn(&Roots, &Path) -> Result<PathBuf, ApiError>,
     ) -> Result<PathBuf, ApiError> {
-        let path = PathBuf::from(path);
         match caller {
             Caller::User if path.is_absolute() => Ok(path),
             Caller::User => {
@@ -139,6 +138,13 @@ impl Api {
         let known = self.node.sessions().await?.into_iter().find(|known| known.session_id == session);
         known.ok_or_else(ApiError::unknown_session)
     }
+}
+
+/// Goes on although the caller goes away: what it has begun is not left without anybody who knows of it.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.map_err(|_| ApiError::stopping())?
 }
 
 /// Runs what blocks on a thread of its own.

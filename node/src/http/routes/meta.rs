@@ -41,14 +41,14 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
     get,
     path = "/metrics",
     responses(
-        (status = 200, description = "Sums over this run of the node", body = String, content_type = "text/plain"),
+        (status = 200, description = "Sums over this run of the node", body = String, content_type = "application/openmetrics-text"),
         (status = 401, description = "The token is missing or wrong", body = ErrorBody),
         (status = 403, description = "The host name or the origin is not allowed", body = ErrorBody)
     )
 )]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let text = api.jobs.metrics.text(&api.jobs.phases());
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
 /// This description.

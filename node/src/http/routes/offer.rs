@@ -12,7 +12,7 @@ use me_sync_protocol::ids::SessionId;
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 
-use super::{Api, blocking, rate, seconds};
+use super::{Api, blocking, rate, seconds, to_its_end};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, within};
 use crate::http::gate::Caller;
@@ -58,7 +58,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<CreateResponse>), ApiError> {
     let ttl = within("ttl_secs", ask.ttl_secs, 600, (1, 86_400))?;
     let limit = rate(ask.limit_bps)?;
-    let path = api.source(caller, &ask.source_path).await?;
+    let path = api.source(caller, ask.source_path).await?;
     let scan = ScanOptions { skip_unreadable: ask.skip_unreadable, skip_unsupported: ask.skip_unsupported };
     let options = OfferOptions {
         ttl: seconds(ttl),
@@ -68,7 +68,7 @@ pub(super) async fn create(
         limit,
         compression: ask.compress.map(Compression::from),
     };
-    let offered = offer(&api, caller, path, scan, options).await?;
+    let offered = to_its_end(async move { offer(&api, caller, path, scan, options).await }).await?;
     Ok((StatusCode::CREATED, Json(offered)))
 }
 
@@ -92,11 +92,11 @@ pub(super) async fn offer(
     let summary = source.summary().clone();
     let sent_before = api.node.sent_from(&summary.root).await?;
     let offer = api.node.offer(source, options).await?;
+    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session);
     let continues = match &offer.continues {
         Some(known) => Some(Box::new(api.known(known.session).await?)),
         None => None,
     };
-    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session);
     let mut response = response(api, offer, continues, summary)?;
     response.sent_before = sent_before;
     Ok(response)

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
 
-use super::Api;
+use super::{Api, to_its_end};
 use crate::api::{JobView, PeerSummary, ProgressView};
 use crate::book::{SessionView, State as SessionState};
 use crate::http::error::{ApiError, ErrorBody};
@@ -108,6 +108,11 @@ pub(super) async fn abort(
     Body(ask): Body<SessionRequest>,
 ) -> Result<Json<AbortResponse>, ApiError> {
     let session = session_id(&ask.session_id)?;
+    to_its_end(async move { end(&api, session).await }).await.map(Json)
+}
+
+async fn end(api: &Api, session: SessionId) -> Result<AbortResponse, ApiError> {
+    let over = |changed| AbortResponse { session_id: session.to_string(), changed };
     if let Some(job) = api.jobs.of_session(session).filter(|job| !job.is_over()) {
         job.handle.abort().await;
         let ended = tokio::time::timeout(END, job.handle.outcome()).await;
@@ -119,7 +124,7 @@ pub(super) async fn abort(
                 "session/rollback brings the old one back",
             ));
         }
-        return Ok(Json(AbortResponse { session_id: ask.session_id, changed: true }));
+        return Ok(over(true));
     }
     let changed = match api.known(session).await {
         Ok(known) => known.resumable,
@@ -132,7 +137,7 @@ pub(super) async fn abort(
     if changed {
         api.node.end_session(session).await?;
     }
-    Ok(Json(AbortResponse { session_id: ask.session_id, changed }))
+    Ok(over(changed))
 }
 
 /// Lists sessions, the newest first.
@@ -253,7 +258,7 @@ pub(super) async fn rollback(
     Extension(caller): Extension<Caller>,
     Body(ask): Body<RollbackRequest>,
 ) -> Result<Json<RollbackResponse>, ApiError> {
-    let target = api.target(caller, &ask.target_path).await?;
+    let target = api.target(caller, ask.target_path).await?;
     let done = api.node.rollback(target).await.ok_or_else(ApiError::stopping)??;
     Ok(Json(RollbackResponse {
         session_id: done.session.to_string(),

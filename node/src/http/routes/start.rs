@@ -11,7 +11,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 
 use super::offer::offer;
-use super::{Api, rate, seconds};
+use super::{Api, rate, seconds, to_its_end};
 use crate::api::{JobHandle, Outcome, Role};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, session_id, within};
@@ -68,7 +68,7 @@ pub(super) async fn start(
             "use the CLI",
         ));
     }
-    let target = api.target(caller, &ask.target_path).await?;
+    let target = api.target(caller, ask.target_path).await?;
     let named = target.clone();
     let resolved = super::blocking(move || named.canonicalize().unwrap_or(named)).await?;
     let options = ImportOptions {
@@ -97,16 +97,21 @@ pub(super) async fn start(
         },
         ..ImportOptions::new(&target)
     };
-    let job = match api.node.import(ticket, options).await {
-        Ok(job) => job,
-        Err(ImportError::Applied { target: at, told, stands: true }) if at == resolved => {
-            let response = StartResponse { job_id: None, session_id: None, told: Some(told) };
-            return Ok((StatusCode::OK, Json(response)));
+    let started = to_its_end(async move {
+        match api.node.import(ticket, options).await {
+            Ok(job) => begun(&api, job, target, wait).await,
+            Err(ImportError::Applied { target: at, told, stands: true }) if at == resolved => {
+                Ok(StartResponse { job_id: None, session_id: None, told: Some(told) })
+            }
+            Err(err) => Err(err.into()),
         }
-        Err(err) => return Err(err.into()),
+    });
+    let started = started.await?;
+    let status = match (started.job_id, &started.session_id) {
+        (None, _) => StatusCode::OK,
+        (Some(_), Some(_)) => StatusCode::CREATED,
+        (Some(_), None) => StatusCode::ACCEPTED,
     };
-    let started = begun(&api, job, target, wait).await?;
-    let status = if started.session_id.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     Ok((status, Json(started)))
 }
 
@@ -155,7 +160,7 @@ pub(super) async fn resume(
     Extension(caller): Extension<Caller>,
     Body(ask): Body<ResumeRequest>,
 ) -> Result<Json<ResumeResponse>, ApiError> {
-    go_on(&api, caller, ask).await.map(Json)
+    to_its_end(async move { go_on(&api, caller, ask).await }).await.map(Json)
 }
 
 /// Tries the files again that failed in every round. Nothing that arrived is sent again.
@@ -183,7 +188,7 @@ pub(super) async fn retry(
     Extension(caller): Extension<Caller>,
     Body(ask): Body<ResumeRequest>,
 ) -> Result<Json<ResumeResponse>, ApiError> {
-    go_on(&api, caller, ask).await.map(Json)
+    to_its_end(async move { go_on(&api, caller, ask).await }).await.map(Json)
 }
 
 async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeResponse, ApiError> {
@@ -195,7 +200,6 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
         return Err(ApiError::coded(Code::TargetBusy, message, "session/status tells how far it is"));
     }
     let known = api.known(session).await?;
-    let path = known.path.to_string_lossy().into_owned();
     let mut answer =
         ResumeResponse { job_id: None, session_id: session.to_string(), role: known.role, offer: None, told: None };
     if known.unheard {
@@ -208,13 +212,13 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
     }
     match known.role {
         Role::Importer => {
-            let target = api.target(caller, &path).await?;
+            let target = api.target(caller, known.path).await?;
             let how = ResumeOptions { peer_addresses, limit, compression };
             let job = api.node.resume_with(session, how).await?;
             answer.job_id = Some(api.jobs.add(job, target, Some(session)).id());
         }
         Role::Exporter => {
-            let source = api.source(caller, &path).await?;
+            let source = api.source(caller, known.path).await?;
             let scan = ScanOptions {
                 skip_unreadable: known.skip_unreadable.unwrap_or(false),
                 skip_unsupported: known.skip_unsupported.unwrap_or(false),

@@ -43,6 +43,7 @@ use self::roots::Roots;
 use self::routes::{Api, router};
 use self::server::Server;
 use self::token::Token;
+use crate::limit::Rate;
 use crate::node::NodeHandle;
 
 /// How long answers that are under way may take when the node stops.
@@ -57,6 +58,8 @@ pub struct HttpConfig {
     pub export_roots: Vec<PathBuf>,
     /// Where trees may be replaced with the token.
     pub import_roots: Vec<PathBuf>,
+    /// Of sessions that are given none with the token.
+    pub limit: Option<Rate>,
 }
 
 /// The API cannot be served.
@@ -117,6 +120,7 @@ impl Http {
             jobs: jobs.clone(),
             exports: Roots::new("export_roots", config.export_roots, &state_dir),
             imports: Roots::new("import_roots", config.import_roots, &state_dir),
+            limit: config.limit,
             stop: stop.clone(),
             searches: Default::default(),
             node,

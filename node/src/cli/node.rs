@@ -13,6 +13,7 @@ use serde_json::json;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
+use super::limit::SessionLimit;
 use super::out::Out;
 use super::stop::Stop;
 
@@ -64,6 +65,9 @@ pub(crate) struct Args {
         value_name = "DIR"
     )]
     import_roots: Vec<PathBuf>,
+    /// Of each session that is given none over HTTP, such as 20M; off for none
+    #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
+    limit: Option<SessionLimit>,
     /// How the log on stderr looks: human or json
     #[arg(long, value_enum, default_value = "human", hide_possible_values = true, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -75,6 +79,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         port: args.api_port.or(api.port).unwrap_or(DEFAULT_API_PORT),
         export_roots: roots(args.export_roots, api.export_roots.as_ref())?,
         import_roots: roots(args.import_roots, api.import_roots.as_ref())?,
+        limit: globals.limit(args.limit),
     };
     let node = globals.spawn(out, stop).await?;
     let served = Http::serve(node.handle(), http).await;

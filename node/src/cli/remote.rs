@@ -2,6 +2,7 @@
 //! on the same machine.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -24,6 +25,9 @@ const API: &str = "/me/sync/v4";
 /// More than a page of sessions with all that is known of each.
 const MAX_ANSWER: usize = 64 << 20;
 
+/// How long a node may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A node that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
@@ -39,7 +43,8 @@ impl Remote {
             Ok(None) => return Ok(None),
             Err(err) => return Err(unreachable(&err)),
         }
-        let health = ask(state_dir, Method::GET, "/healthz", Bytes::new()).await?;
+        let answer = tokio::time::timeout(PATIENCE, ask(state_dir, Method::GET, "/healthz", Bytes::new())).await;
+        let health = answer.map_err(|_| unreachable(&std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
         Ok(Some(Self { state_dir: state_dir.to_owned(), health }))
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Api {
     pub(super) jobs: Arc<Jobs>,
     pub(super) exports: Roots,
     pub(super) imports: Roots,
+    /// Of sessions that are given none with the token.
+    pub(super) limit: Option<Rate>,
     /// Streams end when this is cancelled.
     pub(super) stop: CancellationToken,
     pub(super) searches: live::Searches,
@@ -133,6 +135,17 @@ impl Api {
         }
     }
 
+    /// The limit of a session. The command line has looked at the settings itself.
+    fn limit(&self, caller: Caller, bps: Option<u64>) -> Result<Option<Rate>, ApiError> {
+        match (bps, caller) {
+            (Some(bps), _) => Rate::new(bps).map(Some).map_err(|err| {
+                ApiError::bad_request(format!("limit_bps: {err}"), "give 64000 or more, or leave it out")
+            }),
+            (None, Caller::Token) => Ok(self.limit),
+            (None, Caller::User) => Ok(None),
+        }
+    }
+
     /// What a job works on, or what is on record.
     async fn known(&self, session: SessionId) -> Result<crate::book::SessionView, ApiError> {
         let known = self.node.sessions().await?.into_iter().find(|known| known.session_id == session);
@@ -150,12 +163,6 @@ async fn to_its_end<T: Send + 'static>(
 /// Runs what blocks on a thread of its own.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::stopping())
-}
-
-/// A rate that was given in bytes a second.
-fn rate(bps: Option<u64>) -> Result<Option<Rate>, ApiError> {
-    let rate = bps.map(Rate::new).transpose();
-    rate.map_err(|err| ApiError::bad_request(format!("limit_bps: {err}"), "give 64000 or more, or leave it out"))
 }
 
 fn seconds(secs: u64) -> Duration {

@@ -84,7 +84,7 @@ pub struct CreateRequest {
     /// Read and hash everything before anything is sent.
     #[serde(default)]
     pub hash_first: bool,
-    /// Send no faster than so many bytes a second.
+    /// Send no faster than so many bytes a second. Default: as the settings say; over the Unix socket no limit.
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 64000)]
     pub limit_bps: Option<u64>,
@@ -142,7 +142,7 @@ pub struct StartRequest {
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 1, maximum = 86400)]
     pub connect_timeout_secs: Option<u64>,
-    /// Receive no faster than so many bytes a second.
+    /// Receive no faster than so many bytes a second. Default: as the settings say; over the Unix socket no limit.
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 64000)]
     pub limit_bps: Option<u64>,
@@ -189,7 +189,7 @@ pub struct ResumeRequest {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub peer_addresses: Vec<String>,
-    /// Go no faster than so many bytes a second.
+    /// Go no faster than so many bytes a second. Default: as the settings say; over the Unix socket no limit.
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 64000)]
     pub limit_bps: Option<u64>,

@@ -83,6 +83,35 @@ fn the_log_is_an_object_a_line_if_that_is_asked_for_and_holds_no_secret() {
 }
 
 #[test]
+fn the_settings_of_the_api_are_those_of_the_file_unless_a_flag_or_the_environment_says_more() {
+    let place = Place::new();
+    make_tree(&place.path("out/tree"), "s");
+    make_tree(&place.path("other/tree"), "s");
+    let root = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(place.path("config/me-sync")).unwrap();
+    let text = format!("name = \"attic\"\nlimit = \"5M\"\n[api]\nport = 0\nexport_roots = [{:?}]\n", root("out"));
+    fs::write(place.path("config/me-sync/config.toml"), text).unwrap();
+    // what every other test says by flags
+    let command = |env: Option<&str>, flags: &[&str]| {
+        let mut command = place.command("d", &["--json", "node"]);
+        command.args(flags);
+        env.map(|roots| command.env("ME_SYNC_EXPORT_ROOTS", roots));
+        command
+    };
+    let offer = |node: &Node, name: &str| node.post("session/create", &json!({ "source_path": root(name) })).status;
+    let by_file = Node::with(&place, "d", command(None, &[]));
+    assert_eq!((offer(&by_file, "out/tree"), offer(&by_file, "other/tree")), (201, 403));
+    by_file.stop();
+    let by_environment = Node::with(&place, "d", command(Some(&root("other")), &[]));
+    assert_eq!((offer(&by_environment, "out/tree"), offer(&by_environment, "other/tree")), (403, 201));
+    by_environment.stop();
+    let by_flag = Node::with(&place, "d", command(Some(&root("other")), &["--export-root", &root("out")]));
+    assert_eq!((offer(&by_flag, "out/tree"), offer(&by_flag, "other/tree")), (201, 403));
+    let job = by_flag.create(&place, "tree")["job_id"].clone();
+    by_flag.until(&job, |status| status["limit_bps"] == 5_000_000);
+}
+
+#[test]
 fn a_second_node_on_the_same_state_directory_is_refused() {
     let place = Place::new();
     let _node = Node::start(&place, "d");

@@ -12,7 +12,7 @@ use me_sync_protocol::ids::SessionId;
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 
-use super::{Api, blocking, rate, seconds, to_its_end};
+use super::{Api, blocking, seconds, to_its_end};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, within};
 use crate::http::gate::Caller;
@@ -57,7 +57,7 @@ pub(super) async fn create(
     Body(ask): Body<CreateRequest>,
 ) -> Result<(StatusCode, Json<CreateResponse>), ApiError> {
     let ttl = within("ttl_secs", ask.ttl_secs, 600, (1, 86_400))?;
-    let limit = rate(ask.limit_bps)?;
+    let limit = api.limit(caller, ask.limit_bps)?;
     let path = api.source(caller, ask.source_path).await?;
     let scan = ScanOptions { skip_unreadable: ask.skip_unreadable, skip_unsupported: ask.skip_unsupported };
     let options = OfferOptions {

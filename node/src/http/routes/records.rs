@@ -42,10 +42,17 @@ pub(super) async fn status(
     Query(ask): Query<StatusQuery>,
 ) -> Result<Json<StatusResponse>, ApiError> {
     let session = session_id(&ask.session_id)?;
-    if let Some(job) = api.jobs.of_session(session) {
-        return Ok(Json(job.status()));
+    let Some(job) = api.jobs.of_session(session) else {
+        return Ok(Json(on_record(api.known(session).await?)));
+    };
+    if job.is_over()
+        && let Ok(known) = api.known(session).await
+        && known.state == SessionState::RolledBack
+    {
+        // what became of it since is not the job's to tell
+        return Ok(Json(on_record(known)));
     }
-    Ok(Json(on_record(api.known(session).await?)))
+    Ok(Json(job.status()))
 }
 
 fn on_record(known: SessionView) -> StatusResponse {

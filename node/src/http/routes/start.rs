@@ -11,7 +11,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 
 use super::offer::offer;
-use super::{Api, rate, seconds, to_its_end};
+use super::{Api, seconds, to_its_end};
 use crate::api::{JobHandle, Outcome, Role};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, session_id, within};
@@ -58,7 +58,7 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<StartResponse>), ApiError> {
     let connect_timeout = seconds(within("connect_timeout_secs", ask.connect_timeout_secs, 30, (1, 86_400))?);
     let wait = seconds(within("wait_secs", ask.wait_secs, 20, (0, 60))?);
-    let limit = rate(ask.limit_bps)?;
+    let limit = api.limit(caller, ask.limit_bps)?;
     let peer_addresses = addresses(&ask.peer_addresses)?;
     let ticket = Ticket::parse(&ask.ticket_uri).map_err(Refusal::from)?;
     if ask.allow_home && caller == Caller::Token {
@@ -193,7 +193,7 @@ pub(super) async fn retry(
 
 async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeResponse, ApiError> {
     let session = session_id(&ask.session_id)?;
-    let (peer_addresses, limit) = (addresses(&ask.peer_addresses)?, rate(ask.limit_bps)?);
+    let (peer_addresses, limit) = (addresses(&ask.peer_addresses)?, api.limit(caller, ask.limit_bps)?);
     let compression = ask.compress.map(Compression::from);
     if api.jobs.of_session(session).is_some_and(|job| !job.is_over()) {
         let message = format!("session {} goes on already", session.short());

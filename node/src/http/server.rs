@@ -38,7 +38,7 @@ const WRITE_TIME: Duration = Duration::from_secs(20);
 const BREATH: Duration = Duration::from_millis(100);
 
 const BUSY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 1\r\n\
-    content-type: application/json\r\ncontent-length: 84\r\n\r\n\
+    content-type: application/json\r\ncontent-length: 88\r\n\r\n\
     {\"code\":\"busy\",\"message\":\"too many connections\",\"hint\":\"close some, or try again later\"}";
 
 /// What all connections share.

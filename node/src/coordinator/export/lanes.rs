@@ -127,13 +127,14 @@ impl ExportJob {
                     #[cfg(feature = "test-hooks")]
                     faults: shared.faults.resolve(snapshot.manifest()),
                 };
-                let (net, peer, stop) = (shared.net.clone(), session.peer, connection.stop.clone());
+                // not when sending stops: an importer that sees a lane vanish takes that for a lost connection
+                let (net, peer, release) = (shared.net.clone(), session.peer, connection.release.clone());
                 let hello = StreamHello { session_id: session.id, role: Role::Lane(number) };
                 let conversation = session.conversation;
                 let reports = Reports { job: self.id, conversation, to: shared.lanes.clone() };
                 connection.tasks.spawn(async move {
                     let opened = tokio::select! {
-                        () = stop.cancelled() => return,
+                        () = release.cancelled() => return,
                         opened = streams::open(&net, peer, hello) => opened,
                     };
                     match opened {

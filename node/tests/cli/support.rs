@@ -7,8 +7,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -188,7 +188,7 @@ fn read_apart(child: &mut Child) -> JoinHandle<String> {
     })
 }
 
-/// A relay before an exporter that lets so many bytes a second through to its importers, until it is opened.
+/// A relay before an exporter that lets so many bytes a second through to its importers together, until it is opened.
 pub(crate) struct Throttle {
     address: String,
     is_open: Arc<AtomicBool>,
@@ -201,14 +201,14 @@ impl Throttle {
         let relay = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("/ip4/127.0.0.1/tcp/{}", relay.local_addr().unwrap().port());
         let is_open = Arc::new(AtomicBool::new(false));
-        let open = is_open.clone();
+        let (open, line) = (is_open.clone(), Arc::new(Mutex::new(())));
         std::thread::spawn(move || {
             for importer in relay.incoming().map(Result::unwrap) {
                 // nobody is there while it is restarted
                 let Ok(exporter) = TcpStream::connect(format!("127.0.0.1:{port}")) else { continue };
                 let (to, from) = (importer.try_clone().unwrap(), exporter.try_clone().unwrap());
-                let open = open.clone();
-                std::thread::spawn(move || trickle(from, to, rate, &open));
+                let (open, line) = (open.clone(), line.clone());
+                std::thread::spawn(move || trickle(from, to, rate, &open, &line));
                 std::thread::spawn(move || {
                     std::io::copy(&mut &importer, &mut &exporter).ok();
                     exporter.shutdown(Shutdown::Both).ok();
@@ -230,13 +230,15 @@ impl Throttle {
     }
 }
 
-fn trickle(mut from: TcpStream, mut to: TcpStream, rate: u64, open: &AtomicBool) {
+/// One at a time is on the line: two connections are no faster than one.
+fn trickle(mut from: TcpStream, mut to: TcpStream, rate: u64, open: &AtomicBool, line: &Mutex<()>) {
     let mut block = vec![0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut block) {
         if to.write_all(&block[..n]).is_err() {
             break;
         }
         if !open.load(Ordering::Relaxed) {
+            let _on_the_line = line.lock().unwrap();
             std::thread::sleep(Duration::from_secs(1).mul_f64(n as f64 / rate as f64));
         }
     }

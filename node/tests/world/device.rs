@@ -92,9 +92,18 @@ impl Device {
         words.push(env!("CARGO_BIN_EXE_me-sync").into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        for name in ["ME_SYNC_TICKET", "ME_SYNC_STATE_DIR", "ME_SYNC_LISTEN", "ME_SYNC_NO_MDNS", "ME_SYNC_LOG"] {
+        for name in [
+            "ME_SYNC_TICKET",
+            "ME_SYNC_STATE_DIR",
+            "ME_SYNC_LISTEN",
+            "ME_SYNC_NO_MDNS",
+            "ME_SYNC_LOG",
+            "ME_SYNC_CONFIG",
+        ] {
             command.env_remove(name);
         }
+        // the settings of whoever runs the tests are not theirs
+        command.env("XDG_CONFIG_HOME", self.state.join("config"));
         if self.cold {
             command.env("ME_SYNC_TEST_COLD", "0");
         }

@@ -135,10 +135,13 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::find(path)?.ok_or_else(|| ConfigError::Missing { path: path.to_owned() })
+        Self::find(path)?.ok_or_else(|| match path.symlink_metadata() {
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => ConfigError::Io { path: path.to_owned(), err },
+            Ok(_) | Err(_) => ConfigError::Missing { path: path.to_owned() },
+        })
     }
 
-    /// Reads a file if it is there.
+    /// Reads a file if it is there. In a directory where this user may not look there is none for him.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -147,6 +150,10 @@ impl Config {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied && path.symlink_metadata().is_err() => {
+                tracing::warn!(path = %path.display(), "whether there are settings cannot be seen: none are used");
+                return Ok(None);
+            }
             Err(err) => return Err(io(err)),
         };
         let meta = file.metadata().map_err(io)?;

@@ -322,9 +322,6 @@ impl ExportJob {
         }
         match event {
             LaneEvent::Sent { files, bytes, failed, hashed } => {
-                if let Source::Outlined(outline) = &mut self.source {
-                    hashed.iter().for_each(|(index, sha256)| outline.learn(*index, *sha256));
-                }
                 self.note_changed(&failed);
                 self.input(Input::Sent { files, bytes, failed, hashed }, shared);
             }

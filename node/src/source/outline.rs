@@ -1,18 +1,19 @@
 //! A tree that is offered before its files are hashed, and the way back to hashing what is left.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use me_sync_protocol::ids::{Digest, EntryIndex};
+use me_sync_protocol::ids::Digest;
 
 use super::beneath::DirCache;
 use super::cache::HashCache;
 use super::error::SourceError;
 use super::read::Snapshot;
 use super::tree::{Kind, Stamp, Tree};
-use super::{HashProgress, Source, hash};
+use super::{HashProgress, ScanOptions, Source, SourceSummary, hash};
 
 /// Opening a file takes as long as reading so many bytes, about.
 pub(super) const A_FILE: u64 = 16 << 10;
@@ -87,9 +88,12 @@ pub enum Hashed {
 #[derive(Debug)]
 pub struct Outline {
     snapshot: Arc<Snapshot>,
-    source: Source,
-    /// Record numbers by manifest index.
-    records: Vec<u32>,
+    root_stamp: Option<Stamp>,
+    /// Files that may have holes, by manifest index.
+    suspects: BTreeSet<u32>,
+    options: ScanOptions,
+    summary: SourceSummary,
+    fingerprint: u64,
 }
 
 impl Outline {
@@ -98,26 +102,13 @@ impl Outline {
         &self.snapshot
     }
 
-    /// A file was read whole while it was sent: it need not be read again.
-    pub fn learn(&mut self, index: EntryIndex, digest: Digest) {
-        self.set(index, Some(digest));
-    }
-
-    /// A file arrived wrong: its hash may be what is wrong.
-    pub fn forget(&mut self, index: EntryIndex) {
-        self.set(index, None);
-    }
-
-    fn set(&mut self, index: EntryIndex, digest: Option<Digest>) {
-        let record = self.records.get(index.at());
-        if let Some(known) = record.and_then(|record| self.source.known.get_mut(*record as usize)) {
-            *known = digest;
-        }
-    }
-
-    /// The tree, to hash what is not known.
-    pub fn into_source(self) -> Source {
-        self.source
+    /// The tree, to hash what is not `learned`, which is by manifest index: what was read whole while it was sent. The list of
+    /// what was walked is made again from the outline, so that it need not be kept for the rare session that wants it.
+    pub fn into_source(self, mut learned: Vec<Option<Digest>>) -> Source {
+        let Self { snapshot, root_stamp, suspects, options, summary, fingerprint } = self;
+        let tree = snapshot.tree(root_stamp, suspects);
+        learned.resize(tree.records().len(), None);
+        Source { tree, options, summary, fingerprint, known: learned }
     }
 }
 
@@ -154,9 +145,12 @@ impl Source {
     }
 
     fn outline(self) -> Result<Outline, SourceError> {
-        let (root, skipped) = (self.summary.root.clone(), self.summary.skipped.clone());
-        let snapshot = Arc::new(Snapshot::outline(&self.tree, root, skipped)?);
-        Ok(Outline { snapshot, records: self.tree.kept(), source: self })
+        let Self { tree, options, summary, fingerprint, known } = self;
+        // whatever counts of them is in the cache
+        drop(known);
+        let (root_stamp, suspects) = (tree.root_stamp, tree.suspects_by_index());
+        let snapshot = Arc::new(Snapshot::outline(tree, summary.root.clone(), summary.skipped.clone())?);
+        Ok(Outline { snapshot, root_stamp, suspects, options, summary, fingerprint })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Serving the files of a hashed tree, by manifest index only, and only as they were hashed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +33,7 @@ pub struct Snapshot {
 
 /// What is needed to find files, and to see that they are still those of the walk.
 struct Files {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     root_path: PathBuf,
     /// By manifest index.
     ids: Vec<FileId>,
@@ -62,10 +63,17 @@ impl Snapshot {
     }
 
     /// The tree before its files are hashed: what is served is what the walk saw.
-    pub(super) fn outline(tree: &Tree, root_path: PathBuf, skipped: SkippedReport) -> Result<Self, SourceError> {
-        let manifest = Arc::new(describe(tree, None)?.finish()?);
-        let (root, devices, ids) = tree.identities().map_err(|err| SourceError::Io { path: String::new(), err })?;
+    pub(super) fn outline(tree: Tree, root_path: PathBuf, skipped: SkippedReport) -> Result<Self, SourceError> {
+        let builder = describe(&tree, None)?;
+        let (root, devices, ids) = tree.into_identities();
+        let manifest = Arc::new(builder.finish()?);
         Ok(Self { manifest, files: Arc::new(Files { root, root_path, ids, devices, skipped }) })
+    }
+
+    /// The walked tree again, of which this is an outline.
+    pub(super) fn tree(&self, root_stamp: Option<Stamp>, suspects: BTreeSet<u32>) -> Tree {
+        let Files { root, ids, devices, .. } = &*self.files;
+        Tree::of(&self.manifest, Arc::clone(root), root_stamp, devices.clone(), ids.clone(), suspects)
     }
 
     /// The same files under the manifest that seals their outline.

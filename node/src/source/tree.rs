@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use me_sync_protocol::limits::{MAX_ENTRIES, MAX_MANIFEST_BYTES, MAX_MTIME_MS};
-use me_sync_protocol::manifest::{ManifestError, Mtime};
+use me_sync_protocol::manifest::{Manifest, ManifestError, Mtime, Node};
 use rustix::fs::Stat;
 
 /// The parent of what lies directly below the root.
@@ -108,7 +108,7 @@ impl FileId {
 #[derive(Debug)]
 pub(super) struct Tree {
     /// Open for resolving names below it.
-    pub(super) root: OwnedFd,
+    pub(super) root: Arc<OwnedFd>,
     /// None when the root is a single file; `root` is then the directory around it.
     pub(super) root_stamp: Option<Stamp>,
     devices: Vec<u64>,
@@ -121,9 +121,55 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(root: OwnedFd, root_stamp: Option<Stamp>) -> Self {
+    pub(super) fn new(root: Arc<OwnedFd>, root_stamp: Option<Stamp>) -> Self {
         let (devices, records, ids, text) = (Vec::new(), Vec::new(), Vec::new(), String::new());
         Self { root, root_stamp, devices, records, ids, text, suspects: BTreeSet::new() }
+    }
+
+    /// The tree again of which this is the manifest, with what was kept of its files by manifest index, and which of them
+    /// may have holes.
+    pub(super) fn of(
+        manifest: &Manifest,
+        root: Arc<OwnedFd>,
+        root_stamp: Option<Stamp>,
+        devices: Vec<u64>,
+        ids: Vec<FileId>,
+        suspects: BTreeSet<u32>,
+    ) -> Self {
+        let (mut records, mut text) = (Vec::with_capacity(manifest.len() as usize), String::new());
+        let mut last: Option<(String, u32)> = None;
+        for (_, entry) in manifest.entries() {
+            let parent = entry.path.parent().map_or(NO_PARENT, |path| match &last {
+                Some((known, parent)) if known == path => *parent,
+                Some(_) | None => {
+                    // a checked manifest declares every parent
+                    let parent = manifest.find(path).map_or(NO_PARENT, |index| index.0);
+                    last = Some((path.to_owned(), parent));
+                    parent
+                }
+            });
+            let name = entry.path.name();
+            let (kind, size, target) = match &entry.node {
+                Node::File { size, .. } => (Kind::File, *size, ""),
+                Node::Dir => (Kind::Dir, 0, ""),
+                Node::Symlink { target } => (Kind::Symlink, 0, &**target),
+            };
+            let (mtime_secs, mtime_nanos) = entry.mtime.map_or((0, 0), Mtime::to_unix);
+            records.push(Record {
+                size,
+                mtime_secs,
+                mtime_nanos,
+                parent,
+                // within the limits of a manifest
+                text: u32::try_from(text.len()).unwrap_or(u32::MAX),
+                mode: u16::try_from(entry.mode.unwrap_or(0o777)).unwrap_or(0o777),
+                name_len: u8::try_from(name.len()).unwrap_or(u8::MAX),
+                kind,
+            });
+            text.push_str(name);
+            text.push_str(target);
+        }
+        Self { root, root_stamp, devices, records, ids, text, suspects }
     }
 
     /// A number that two walks have in common if they found the same. It is no proof against people: they could
@@ -251,20 +297,21 @@ impl Tree {
         }
     }
 
-    /// The root handle, the devices and the identities by manifest index, as a copy.
-    pub(super) fn identities(&self) -> io::Result<(OwnedFd, Vec<u64>, Vec<FileId>)> {
-        let kept = self.records.iter().zip(&self.ids).filter(|(record, _)| record.kind != Kind::LeftOut);
-        Ok((self.root.try_clone()?, self.devices.clone(), kept.map(|(_, id)| *id).collect()))
-    }
-
-    /// The record number of each manifest entry.
-    pub(super) fn kept(&self) -> Vec<u32> {
-        let all = (0u32..).zip(&self.records);
-        all.filter(|(_, record)| record.kind != Kind::LeftOut).map(|(index, _)| index).collect()
+    /// All files that may have holes, by manifest index.
+    pub(super) fn suspects_by_index(&self) -> BTreeSet<u32> {
+        let mut left_out = (0u32..).zip(&self.records).filter(|(_, record)| record.kind == Kind::LeftOut).peekable();
+        let mut before = 0;
+        let suspects = self.suspects().map(|record| {
+            while left_out.next_if(|(gone, _)| *gone < record).is_some() {
+                before += 1;
+            }
+            record - before
+        });
+        suspects.collect()
     }
 
     /// The root handle, the devices and the identities by manifest index; all else is freed.
-    pub(super) fn into_identities(mut self) -> (OwnedFd, Vec<u64>, Vec<FileId>) {
+    pub(super) fn into_identities(mut self) -> (Arc<OwnedFd>, Vec<u64>, Vec<FileId>) {
         let mut kept = self.records.iter().map(|record| record.kind != Kind::LeftOut);
         self.ids.retain(|_| kept.next().unwrap_or(false));
         (self.root, self.devices, self.ids)
@@ -299,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_million_entries_fit_and_one_more_is_a_limit_passed() {
-        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let root = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
         let stamp = Stamp { dev: 0, ino: 0, size: 1, mode: 0, mtime: (0, 0), ctime: (0, 0) };
         let mut tree = Tree::new(root, None);
         for _ in 0..MAX_ENTRIES {

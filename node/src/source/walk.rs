@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use me_sync_protocol::limits::{MAX_ENTRIES, MAX_LINK};
 use me_sync_protocol::manifest::ManifestError;
@@ -51,7 +52,7 @@ pub(super) fn scan(given: &Path) -> Result<Walked, SourceError> {
                 ListError::TooMany => SourceError::from(too_many()),
             })?;
             let handle = rustix::io::fcntl_dupfd_cloexec(&root, 0).map_err(|e| unreadable(e.into()))?;
-            let mut walk = Walk::new(Tree::new(handle, Some(stamp)));
+            let mut walk = Walk::new(Tree::new(Arc::new(handle), Some(stamp)));
             walk.run(Frame::new(root, None, 0, names))?;
             Ok(Walked { root_path, tree: walk.tree, skipped: walk.skipped })
         }
@@ -92,7 +93,7 @@ fn single_file(given: &Path, resolved: &Path) -> Result<Tree, RootFileError> {
         return Err(RootFileError::Source(SourceError::NotATree { path: given.to_owned() }));
     }
     accessat(&dir, name, Access::READ_OK, AtFlags::EACCESS)?;
-    let mut tree = Tree::new(dir, None);
+    let mut tree = Tree::new(Arc::new(dir), None);
     let record =
         tree.push(None, name, Kind::File, &Stamp::of(&stat), "").map_err(|e| RootFileError::Source(e.into()))?;
     if holes::is_suspicious(&stat) {

@@ -35,8 +35,16 @@ impl Exporter {
 
     // SPEC §5.10: good for one conversation
     pub(super) fn drop_outline(&mut self) {
-        if self.manifest.take_if(|manifest| manifest.is_outline()).is_some() {
-            self.late = Vec::new();
+        // what is known of its files stays, for whoever hashes the rest
+        self.manifest.take_if(|manifest| manifest.is_outline());
+    }
+
+    /// What the lanes found out about the files of an outline that is withdrawn, by index: empty while one is being sent, if
+    /// there was none, and once it has been taken.
+    pub fn take_late_hashes(&mut self) -> Vec<Option<Digest>> {
+        match self.manifest {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut self.late),
         }
     }
 

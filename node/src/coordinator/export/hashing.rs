@@ -103,6 +103,7 @@ impl ExportJob {
     /// From now on only the sealed manifest will do: what is not hashed yet is. A conversation that has the outline
     /// goes on until it is lost.
     pub(super) fn withdraw_outline(&mut self, shared: &Shared) {
+        let mut learned = Vec::new();
         if let Some(session) = &mut self.session {
             session.takes_outline = false;
             if session.connection.is_some() {
@@ -110,6 +111,7 @@ impl ExportJob {
             }
             // without a conversation there is nothing to object to
             session.core.handle(shared.clock.now(), Input::Withdrawn).ok();
+            learned = session.core.take_late_hashes();
         }
         if let Some(part) = &self.part {
             part.late.decline();
@@ -119,7 +121,7 @@ impl ExportJob {
         }
         if let Source::Outlined(outline) = std::mem::replace(&mut self.source, Source::Hashing) {
             tracing::info!("what is not hashed yet is hashed now");
-            self.part = Some(Part::of_rest(self.id, outline.into_source(), self.hashing.clone(), shared));
+            self.part = Some(Part::of_rest(self.id, outline.into_source(learned), self.hashing.clone(), shared));
         }
     }
 

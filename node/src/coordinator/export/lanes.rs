@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ExportJob;
-use super::hashing::Source;
 use crate::coordinator::control::ControlLink;
 use crate::coordinator::{Shared, streams};
 use crate::transfer::send_lane::{SendLane, WORK_QUEUE, WorkList};
@@ -96,9 +95,6 @@ impl ExportJob {
         let Some(session) = &mut self.session else { return };
         let Some(connection) = &mut session.connection else { return };
         if session.core.counters().retry_round > 0 {
-            if let Source::Outlined(outline) = &mut self.source {
-                entries.iter().for_each(|index| outline.forget(*index));
-            }
             let hashes = shared.hashes.clone();
             // a remembered hash may be what is wrong with them; the next offer reads these files again
             let (snapshot, entries) = (snapshot.clone(), entries.clone());

@@ -61,7 +61,7 @@ fn a_sparse_file_has_the_hash_of_its_zeros_and_the_manifest_says_how_much_is_dat
     let data = manifest.data_bytes();
     assert!((8192 + 5..128 << 10).contains(&data), "{data}");
     assert_eq!(ground.snapshot().manifest().sha256(), manifest.sha256(), "it is the same each time");
-    let outline = Snapshot::outline(&ground.scan().unwrap().tree, ground.root.clone(), SkippedReport::default());
+    let outline = Snapshot::outline(ground.scan().unwrap().tree, ground.root.clone(), SkippedReport::default());
     assert_eq!(outline.unwrap().manifest().header().data_bytes, Some(data));
 }
 

@@ -60,7 +60,7 @@ use crate::limit::{Limiter, Throttle};
 use crate::net::{NetEvent, NetHandle, TransportPreference};
 use crate::source::{Outline, Source};
 use crate::staging::{StateDir, Target};
-use crate::store::{ImportRecord, StoreHandle};
+use crate::store::{ExportRecord, ImportRecord, StoreHandle};
 use crate::transfer::{Compression, LaneReport};
 
 /// Commands of callers that may wait.
@@ -438,6 +438,20 @@ impl Coordinator {
                 job.strand_opened(number, stream);
             }
             (Some(_), _) => streams::refuse(stream, Code::FrameUnexpected),
+            (None, StreamRole::Control) => {
+                // it was granted or resumed a moment ago by a job that has ended since
+                let store = self.shared.store.clone();
+                tokio::spawn(async move {
+                    let record = store.export_of(hello.session_id).await;
+                    let is_open = |record: &ExportRecord| record.peer == Some(peer) && !record.state.is_over();
+                    let code = match record {
+                        Ok(Some(record)) if is_open(&record) => Code::NotOffered,
+                        Ok(_) => Code::SessionUnknown,
+                        Err(_) => Code::Busy,
+                    };
+                    streams::refuse(stream, code);
+                });
+            }
             (None, _) => streams::refuse(stream, Code::SessionUnknown),
         }
     }

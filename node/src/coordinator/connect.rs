@@ -57,13 +57,14 @@ pub(super) enum Entry {
     Resumed(Resumed),
 }
 
-/// A session with its control stream.
+/// A session, with its control stream if that could be opened too.
 #[derive(Debug)]
 pub(super) struct Established {
     pub(super) peer: PeerId,
     pub(super) summary: PeerSummary,
     pub(super) entry: Entry,
-    pub(super) control: Stream,
+    /// A session that was granted exists without one: it is resumed, like any that lost its connection.
+    pub(super) control: Result<Stream, Failure>,
 }
 
 /// Goes all the way, or says in words for people where it ended. Stopped after the ticket was redeemed, it tells
@@ -101,14 +102,18 @@ pub(super) async fn establish(
         (opened, ()) = async { tokio::join!(streams::open(&net, route.peer, hello), widen(&net, route.peer)) } => opened,
     };
     match (opened, &entry) {
-        (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control: control.stream }),
+        (Ok(control), _) => Ok(Established { peer: route.peer, summary, entry, control: Ok(control.stream) }),
         (Err(code), Entry::Granted(_)) if code == Code::Aborted => {
             let abort = AbortSession { session_id: id, code };
             // the exporter may be gone; then there is nobody to tell
             tokio::time::timeout(FAREWELL, net.request(route.peer, Request::Abort(abort))).await.ok();
             Err(failed(code))
         }
-        (Err(code), _) => {
+        (Err(code), Entry::Granted(_)) => {
+            net.disconnect(route.peer).await;
+            Ok(Established { peer: route.peer, summary, entry, control: Err(failed(code)) })
+        }
+        (Err(code), Entry::Resumed(_)) => {
             net.disconnect(route.peer).await;
             Err(failed(code))
         }

@@ -225,6 +225,15 @@ impl ImportJob {
             (Entry::Granted(granted), _) => self.granted(peer, granted, shared),
         }
         let Some(session) = &mut self.session else { return };
+        let control = match control {
+            Ok(control) => control,
+            Err(failure) => {
+                if let Link::Down(redial) = &mut session.link {
+                    redial.failed(failure, now);
+                }
+                return self.refresh(now);
+            }
+        };
         session.conversation += 1;
         let control = ControlLink::spawn(self.id, session.conversation, control, shared.events.clone());
         let connection = Connection {

@@ -73,8 +73,12 @@ impl LaneMeter {
     pub(crate) fn reading(&self) -> Reading {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         // holes say nothing of how content packs
-        let content = load(&self.payload).saturating_sub(load(&self.holes));
-        self.flow.reading(load(&self.moved), content, load(&self.wire))
+        self.flow.reading(load(&self.moved), self.content(), load(&self.wire))
+    }
+
+    /// Payload bytes that left or arrived, but for holes: at the importer, what its disk had to take.
+    pub(crate) fn content(&self) -> u64 {
+        self.payload.load(Ordering::Relaxed).saturating_sub(self.holes.load(Ordering::Relaxed))
     }
 
     /// Is a lane waiting for this side, for its disk or for a limit that it was given (SPEC §8.2)?

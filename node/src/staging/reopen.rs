@@ -2,8 +2,8 @@
 //! what they were, or nothing is touched.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use me_sync_protocol::ids::{EntryIndex, SessionId};
 use me_sync_protocol::manifest::Manifest;
@@ -157,6 +157,8 @@ impl Site {
             new,
             modes,
             copied: AtomicU32::new(0),
+            standing: OnceLock::new(),
+            state: state.path().to_owned(),
         };
         Ok((site, manifest, how))
     }

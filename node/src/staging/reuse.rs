@@ -23,6 +23,7 @@ use super::error::{StageError, StateError};
 use super::file::{StagedFile, StagingWriter};
 use super::inode::{Inode, Place};
 use super::journal::{Journal, Loaded, Record};
+use super::known::Known;
 use super::lock::{self, Lock};
 use super::rehash::{self, Look, Reader, failed, in_batches};
 use super::state::{SessionDir, StateDir};
@@ -53,7 +54,8 @@ impl Staging {
     }
 
     /// Takes every file that is here already and of which the staging tree has nothing: first those of [`Staging::predecessors`], which
-    /// end with `manifest_changed` and lose their trees, then those of the target at the same paths. Before any
+    /// end with `manifest_changed` and lose their trees, then those of the target at the same paths. If the target is that tree
+    /// already, nothing is taken and all files count where they stand ([`Staging::is_standing`]). Before any
     /// writer is made. Blocking, as long as reading them takes; `progress` counts bytes read, `stop` ends it early.
     ///
     /// # Errors
@@ -77,7 +79,17 @@ impl Staging {
                 donor.end();
             }
         }
-        let copied = self.copy_target(threads, stop, progress)?;
+        let target = &self.site.target;
+        let known = match &target.old {
+            Some(old) => Known::load(state.path(), target.path(), old.identity),
+            None => Known::default(),
+        };
+        if taken.is_empty()
+            && let Some(standing) = self.stands(&known, threads, stop, progress)?
+        {
+            return Ok(standing);
+        }
+        let copied = self.copy_target(&known, threads, stop, progress)?;
         self.site.copied.fetch_add(u32::try_from(copied.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
         taken.extend(copied);
         taken.sort_unstable_by_key(VerifiedFile::index);
@@ -134,6 +146,7 @@ impl Staging {
 
     fn copy_target(
         &self,
+        known: &Known,
         threads: NonZeroUsize,
         stop: &AtomicBool,
         progress: &AtomicU64,
@@ -146,6 +159,7 @@ impl Staging {
         let parts = in_batches(shared.manifest.len(), threads, stop, |batches| {
             let mut copier = Copier {
                 old: DirCache::new(Arc::clone(&root), OPEN_DIRS),
+                known,
                 place,
                 writer: self.writer(),
                 block: vec![0; BLOCK as usize],
@@ -208,6 +222,7 @@ fn move_file(from: &mut DirCache, to: &mut DirCache, entry: &Entry<'_>, place: P
 /// Copies files out of the tree at the target; one a thread.
 struct Copier<'a> {
     old: DirCache,
+    known: &'a Known,
     place: Place,
     writer: StagingWriter,
     block: Vec<u8>,
@@ -251,7 +266,11 @@ impl Copier<'_> {
             inode.kind() == FileType::RegularFile && inode.size() == entry.size() && inode.place() == self.place
         };
         // looked at first: opening a device is an act
-        Inode::at(&dir, entry.path.name()).ok()?.filter(fits)?;
+        let seen = Inode::at(&dir, entry.path.name()).ok()?.filter(fits)?;
+        // what is on record as another content need not be read to be found wrong
+        if self.known.sha256(&seen).is_some_and(|there| Some(there) != entry.sha256()) {
+            return None;
+        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = openat(&dir, entry.path.name(), flags, Mode::empty()).ok()?;
         let inode = Inode::of(&fd).ok().filter(fits)?;

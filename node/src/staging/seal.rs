@@ -12,8 +12,10 @@ use rustix::io::Errno;
 
 use super::error::{StageError, shown};
 use super::journal::SessionState;
+use super::known::Draft;
 use super::same;
 use super::skeleton;
+use super::survey::survey_at;
 use super::swap::SealedStaging;
 use super::tree::{Shared, Staging};
 use super::verify::{self, Walked};
@@ -72,10 +74,15 @@ impl Staging {
     pub fn seal(mut self, progress: &mut dyn FnMut(u32)) -> Result<SealedStaging, SealError> {
         #[cfg(feature = "test-hooks")]
         super::pause::at("seal");
+        if self.is_standing() {
+            return self.seal_standing();
+        }
         match self.complete(progress) {
             Ok(Completed::Whole) => {
                 let is_same = self.is_what_stands_there();
-                Ok(SealedStaging::new(self.site, self.shared.manifest.sha256(), is_same))
+                let Shared { manifest, stamps, .. } = &*self.shared;
+                let draft = Draft { manifest: Arc::clone(manifest), stamps: Arc::clone(stamps) };
+                Ok(SealedStaging::new(self.site, draft, is_same))
             }
             Ok(Completed::Without(entries, error)) => match self.unsealed() {
                 Ok(staging) => Err(SealError::Unstaged { staging: Box::new(staging), entries, error }),
@@ -83,6 +90,33 @@ impl Staging {
             },
             Err(error @ StageError::Mismatch { .. }) => Err(SealError::Foreign { staging: Box::new(self), error }),
             Err(err) => Err(SealError::Failed(self.fail(err))),
+        }
+    }
+
+    /// Nothing was staged, as the target was that tree. If it is no more, all files have to come.
+    fn seal_standing(mut self) -> Result<SealedStaging, SealError> {
+        let old = self.site.target.old.as_ref();
+        let now = old.and_then(|old| survey_at(&old.fd).ok()).and_then(|survey| survey.fingerprint);
+        let stands = now.is_some() && now == old.and_then(|old| old.survey.fingerprint);
+        match self.site.standing.take() {
+            Some(standing) if stands => {
+                // what was read there may not have reached the disk
+                if standing.was_read
+                    && let Err(err) = self.checkpoint()
+                {
+                    return Err(SealError::Failed(self.fail(err)));
+                }
+                let draft = Draft { manifest: Arc::clone(&self.shared.manifest), stamps: Arc::clone(&standing.stamps) };
+                self.site.standing.set(standing).ok();
+                Ok(SealedStaging::new(self.site, draft, true))
+            }
+            Some(_) | None => {
+                let files = self.shared.manifest.entries().filter(|(_, entry)| entry.is_file());
+                let entries = files.map(|(index, _)| index).collect();
+                let path = shown(self.site.target.path());
+                let error = StageError::Mismatch { path, why: "was the tree that came, and was changed just now" };
+                Err(SealError::Unstaged { staging: Box::new(self), entries, error })
+            }
         }
     }
 

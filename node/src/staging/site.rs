@@ -4,8 +4,9 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::manifest::Manifest;
@@ -20,10 +21,15 @@ use super::journal::{Journal, Record, SessionState};
 use super::lock::{self, Lock};
 use super::modes::ModeReport;
 use super::seen::{Activity, LastSeen};
+use super::standing::Standing;
 use super::state::{SessionDir, StateDir};
 use super::target::Target;
 use super::tree::SessionInfo;
 use super::{cleanup, random_hex, spool};
+
+/// Most that a newcomer waits for others who make a staging directory in the same parent: some flushes of a slow disk each.
+const ENTRANCE: Duration = Duration::from_secs(10);
+const ENTRANCE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A session on a target.
 #[derive(Debug)]
@@ -39,6 +45,10 @@ pub(super) struct Site {
     pub(super) modes: ModeReport,
     /// Files that were copied from the target by this process, each with the manifest's SHA-256.
     pub(super) copied: AtomicU32,
+    /// The tree at the target is the one that came: nothing of it is staged.
+    pub(super) standing: OnceLock<Standing>,
+    /// The state directory.
+    pub(super) state: PathBuf,
 }
 
 impl Site {
@@ -83,6 +93,8 @@ impl Site {
                 new,
                 modes,
                 copied: AtomicU32::new(0),
+                standing: OnceLock::new(),
+                state: state.path().to_owned(),
             }),
             Err(err) => {
                 give_up(&mut journal, err.code());
@@ -282,7 +294,7 @@ pub(super) fn check_registry(state: &StateDir, path: &Path, own: SessionId) -> R
     Ok(())
 }
 
-/// With no target there is nothing to lock but the parent, for a moment.
+/// With no target there is nothing to lock but the parent, for a moment: whoever finds it taken waits for that moment to pass.
 pub(super) fn lock_parent(target: &Target) -> Result<Option<OwnedFd>, StageError> {
     let busy = || StageError::from(PreflightError::Busy { path: target.path().to_owned() });
     let io = |err: Errno| StageError::Io { what: "locking", path: target.parent_path.clone(), err: err.into() };
@@ -290,9 +302,14 @@ pub(super) fn lock_parent(target: &Target) -> Result<Option<OwnedFd>, StageError
         return Ok(None);
     }
     let fd = open_child(&target.parent, ".").map_err(io)?;
-    if lock::exclusive(&fd).map_err(io)? == Lock::Busy
-        || lock::live_staging(&fd, &target.staging_prefix()).map_err(io)?
-    {
+    let patience = Instant::now() + ENTRANCE;
+    while lock::exclusive(&fd).map_err(io)? == Lock::Busy {
+        if Instant::now() >= patience {
+            return Err(busy());
+        }
+        std::thread::sleep(ENTRANCE_PAUSE);
+    }
+    if lock::live_staging(&fd, &target.staging_prefix()).map_err(io)? {
         return Err(busy());
     }
     Ok(Some(fd))

@@ -18,6 +18,16 @@ impl FileStamp {
         Self { ino: inode.ino(), ctime: inode.ctime() }
     }
 
+    /// Inode number.
+    pub(super) fn ino(self) -> u64 {
+        self.ino
+    }
+
+    /// Change time in nanoseconds.
+    pub(super) fn ctime(self) -> i64 {
+        self.ctime
+    }
+
     /// As it is stored.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];

@@ -12,8 +12,10 @@ use rustix::io::Errno;
 use super::error::{ApplyError, PreflightError, StageError, StateError};
 use super::inode::Inode;
 use super::journal::{Method, SessionState};
+use super::known::Draft;
 use super::modes::ModeReport;
 use super::site::Site;
+use super::standing::Standing;
 use super::survey::{Survey, survey_at};
 use super::table::Place;
 use super::target::open_resolved;
@@ -42,7 +44,7 @@ impl ApplyHooks for () {}
 #[derive(Debug)]
 pub struct SealedStaging {
     site: Site,
-    manifest: Digest,
+    draft: Draft,
     /// What stands at the target is the same tree, unless it has changed since.
     is_same: bool,
 }
@@ -68,13 +70,13 @@ pub struct Applied {
 }
 
 impl SealedStaging {
-    pub(super) fn new(site: Site, manifest: Digest, is_same: bool) -> Self {
-        Self { site, manifest, is_same }
+    pub(super) fn new(site: Site, draft: Draft, is_same: bool) -> Self {
+        Self { site, draft, is_same }
     }
 
     /// The manifest of the tree that is ready.
     pub fn manifest_sha256(&self) -> Digest {
-        self.manifest
+        self.draft.manifest.sha256()
     }
 
     /// Swaps the trees; a target that is that tree already, read and compared, is left as it is. Blocking; never leaves anything but the old or the new tree at the target.
@@ -84,7 +86,7 @@ impl SealedStaging {
     /// but for a conflict, and for a target that changed: that session can be reopened.
     pub fn apply(self, proof: ReadyToApply, hooks: &mut dyn ApplyHooks) -> Result<Applied, ApplyError> {
         // the proof is for one manifest, and so is the tree
-        if proof.manifest_sha256() != self.manifest {
+        if proof.manifest_sha256() != self.manifest_sha256() {
             return Err(ApplyError::Unproven { target: self.site.target.path().to_owned() });
         }
         self.swap(hooks)
@@ -95,8 +97,18 @@ impl SealedStaging {
         #[cfg(feature = "test-hooks")]
         super::pause::at("swap");
         match self.site.swap_in(self.is_same, hooks) {
-            Ok(true) => Ok(self.site.into_applied()),
-            Ok(false) => Ok(self.site.into_left()),
+            Ok(true) => {
+                self.draft.keep(&self.site.state, self.site.target.path(), self.site.new);
+                Ok(self.site.into_applied())
+            }
+            Ok(false) => {
+                if let (Some(Standing { was_read: true, .. }), Some(old)) =
+                    (self.site.standing.get(), &self.site.target.old)
+                {
+                    self.draft.keep(&self.site.state, self.site.target.path(), old.identity);
+                }
+                Ok(self.site.into_left())
+            }
             Err(err) => {
                 if let ApplyError::Changed { .. } = err {
                     // no intent was recorded: whoever goes on with it decides anew
@@ -163,7 +175,8 @@ impl Site {
         let changed = self.journal.record().target_changed
             || standing != self.target.exists()
             || (standing && before.is_some() && before != survey.fingerprint);
-        if changed && self.target.fail_if_changed {
+        // without a staged tree there is nothing that could be swapped in
+        if changed && (self.target.fail_if_changed || self.standing.get().is_some()) {
             return Err(ApplyError::Changed { target: self.target.path().to_owned() });
         }
         if let Some(old) = self.target.old.as_ref().map(|old| old.identity).filter(|_| is_same && standing && !changed)

@@ -254,6 +254,9 @@ impl Disk {
     ) {
         self.meter.payload.fetch_add(len, Ordering::Relaxed);
         self.meter.wire.fetch_add(on_wire as u64, Ordering::Relaxed);
+        if on_wire == 0 {
+            self.meter.holes.fetch_add(len, Ordering::Relaxed);
+        }
         let (Some(file), Some(index)) = (&mut self.file, self.receiver.current()) else { return };
         file.arrived += len;
         self.meter.in_flight.fetch_add(len, Ordering::Relaxed);

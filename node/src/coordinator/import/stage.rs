@@ -26,6 +26,9 @@ const TOP_NAMES: usize = 10;
 /// What arrived is flushed and recorded at least this often, or after this many bytes: a crash costs no more.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_BYTES: u64 = 512 << 20;
+/// So much content goes to the disk at a time, finished files or not, while more of it comes in: a kernel that is left alone
+/// waits for half a minute or a tenth of the memory, and everybody would wait for all of that at the end.
+const FLUSH_BYTES: u64 = 64 << 20;
 /// Or after this many files: after a crash each of them is opened and hashed again. And what is flushed while files come
 /// in need not be flushed while everybody waits for the end: 50,000 small files are there 8 % sooner.
 const CHECKPOINT_FILES: usize = 16 << 10;
@@ -53,6 +56,8 @@ pub(super) struct Checkpoints {
     bytes: u64,
     last: Moment,
     is_running: bool,
+    /// Content that had arrived when the last flush began, by the session's meter.
+    flushed: u64,
 }
 
 impl Checkpoints {
@@ -71,15 +76,17 @@ impl Checkpoints {
         }
     }
 
-    fn is_due(&self, now: Moment) -> bool {
+    /// `arrived`: content so far.
+    fn is_due(&self, now: Moment, arrived: u64) -> bool {
         let overdue = now >= self.last.after(CHECKPOINT_EVERY)
             || self.bytes >= CHECKPOINT_BYTES
             || self.fresh.len() >= CHECKPOINT_FILES;
-        !self.is_running && overdue && !self.fresh.is_empty()
+        let unflushed = arrived.saturating_sub(self.flushed) >= FLUSH_BYTES;
+        !self.is_running && (unflushed || (overdue && !self.fresh.is_empty()))
     }
 
-    fn begin(&mut self, now: Moment) -> Vec<EntryIndex> {
-        (self.last, self.bytes, self.is_running) = (now, 0, true);
+    fn begin(&mut self, now: Moment, arrived: u64) -> Vec<EntryIndex> {
+        (self.last, self.bytes, self.flushed, self.is_running) = (now, 0, arrived, true);
         std::mem::take(&mut self.fresh)
     }
 
@@ -232,7 +239,8 @@ impl ImportJob {
                 Ok(staging) => {
                     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
                     let mut found = staging.survey(threads, &stop, &hashed).map_err(|e| described(e.code(), &e))?;
-                    if !looked {
+                    // of files that count at the target nothing is staged
+                    if !looked || (found.ok.is_empty() && found.partial.is_empty()) {
                         found.ok.extend(
                             staging.reuse(&state, threads, &stop, &hashed).map_err(|e| described(e.code(), &e))?,
                         );
@@ -271,7 +279,10 @@ impl ImportJob {
         match result {
             Ok((staging, found)) => {
                 self.reused = found.iter().fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.size()));
-                self.checkpoints.add(&found);
+                // of files that count where they stand nothing has to be flushed
+                if !staging.is_standing() {
+                    self.checkpoints.add(&found);
+                }
                 self.checkpoints.last = shared.clock.now();
                 self.staging = Some(staging);
                 self.record_manifest(shared);
@@ -295,7 +306,9 @@ impl ImportJob {
                 let (core, manifest) = match found {
                     Found::Tree { staging, ok, partial } => {
                         let manifest = staging.manifest().clone();
-                        self.checkpoints.add(&ok);
+                        if !staging.is_standing() {
+                            self.checkpoints.add(&ok);
+                        }
                         self.checkpoints.last = now;
                         self.is_cold = manifest.is_outline();
                         self.staging = Some(*staging);
@@ -379,10 +392,11 @@ impl ImportJob {
 
     pub(super) fn checkpoint_if_due(&mut self, now: Moment, shared: &Shared) {
         let (Some(staging), Some(session)) = (&self.staging, &self.session) else { return };
-        if !self.checkpoints.is_due(now) || session.core.is_applying() {
+        let arrived = session.meter.content();
+        if !self.checkpoints.is_due(now, arrived) || session.core.is_applying() {
             return;
         }
-        let mut entries = self.checkpoints.begin(now);
+        let mut entries = self.checkpoints.begin(now, arrived);
         if staging.manifest().is_outline() {
             // flushed all the same; but what they should be is on record in this process only
             entries.clear();

@@ -154,6 +154,8 @@ fn a_copy_of_the_old_tree_has_its_holes_and_a_hole_is_hashed_unread() {
     let old = File::create(ground.target().join("disk")).unwrap();
     old.write_all_at(&content[3 << 20..(3 << 20) + 4096], 3 * MIB).unwrap();
     old.write_all_at(&[1], 6 * MIB - 1).unwrap();
+    // or all of it would count where it stands
+    std::fs::write(ground.target().join("only here"), "x").unwrap();
     let staging = staging(&ground, 1, &tree(6 * MIB, Digest::of(&content), MIB));
     let (threads, read) = (NonZeroUsize::MIN, AtomicU64::new(0));
     let taken = staging.reuse(&ground.state, threads, &AtomicBool::new(false), &read).unwrap();

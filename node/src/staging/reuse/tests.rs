@@ -229,6 +229,8 @@ fn a_disk_that_is_too_small_for_the_copy_is_an_error_and_leaves_no_part_of_it() 
     let ground = Ground::new();
     let Some(_mount) = tmpfs(&ground.parent(), "size=5m") else { return };
     ground.migrate(1, &things);
+    // or all of it would count where it stands
+    fs::write(ground.target().join("only here"), "x").unwrap();
     let staging = ground.empty(2, &things);
     fs::write(ground.parent().join("filler"), vec![0; 2 << 20]).unwrap();
     let reused = staging.reuse(&ground.state, NonZeroUsize::MIN, &AtomicBool::new(false), &AtomicU64::new(0));

@@ -79,6 +79,14 @@ pub struct ProgressView {
     pub detail: String,
 }
 
+impl ProgressView {
+    /// Seconds that the rest takes at the rate of the last seconds; none while nothing moves.
+    pub fn seconds_left(&self) -> Option<u64> {
+        let done = self.bytes_hashed.unwrap_or(self.bytes_received);
+        self.bytes_total.saturating_sub(done).checked_div(self.transfer_bps)
+    }
+}
+
 /// What is already at the target, for the question whether to replace it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OldTreeSummary {
@@ -117,6 +125,17 @@ pub struct Review {
     pub keep_for: Duration,
     /// Anything the person should know: open files, odd file systems.
     pub warnings: Vec<String>,
+}
+
+/// Who agreed to what an import does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// The caller has it already.
+    Given,
+    /// The job stops with a [`Review`] if the target exists and is not empty.
+    Ask,
+    /// The job stops with a [`Review`] in any case.
+    AskAlways,
 }
 
 /// One file that did not make it.

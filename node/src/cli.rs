@@ -8,6 +8,7 @@ mod book;
 mod completions;
 mod compress;
 mod config;
+mod dashboard;
 mod demo;
 mod exit;
 mod failures;
@@ -123,6 +124,9 @@ enum Command {
     /// Run a node in the foreground: for other commands, and for programs over HTTP
     #[command(after_help = node::EXAMPLES)]
     Node(node::Args),
+    /// Print a link to the page of the node that runs, for a browser on this device
+    #[command(after_help = dashboard::EXAMPLES)]
+    Dashboard(dashboard::Args),
     /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
@@ -184,6 +188,7 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Forget(args) => kept::forget(args, &globals, out, &stop).await,
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
             Command::Node(args) => node::run(args, &globals, out, &stop).await,
+            Command::Dashboard(args) => dashboard::run(args, &globals, out, &stop).await,
             Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Config(args) => config::run(&args, &globals, out),

@@ -318,7 +318,7 @@ impl Coordinator {
         view.send_modify(|v| v.progress.detail = view::detail(Phase::NearbyConnecting).to_owned());
         let (limit, throttle) = self.limits();
         let start = import::Start {
-            ask: plan.ask,
+            consent: plan.consent,
             late_hashes: plan.late_hashes,
             ticket,
             route,
@@ -341,7 +341,7 @@ impl Coordinator {
         let (view, watch) = watch::channel(JobView::new(Role::Importer));
         let (limit, throttle) = self.limits();
         let start = import::Start {
-            ask: plan.ask,
+            consent: plan.consent,
             late_hashes: false,
             ticket: plan.ticket,
             route,

@@ -1,7 +1,7 @@
 //! The HTTP face of a node: who may ask, what can be asked, and how many may at once.
 //!
 //! ```text
-//!  127.0.0.1:7711 ─► gate: Host, Origin, token ─► routes ─► NodeHandle
+//!  127.0.0.1:7711 ─► gate: Host, Origin, token ─► page, routes ─► NodeHandle
 //!  <state>/api.sock ─► gate: same user ──────────►   │
 //!                                      jobs (newest views) ─► events (ring) ─► SSE
 //! ```
@@ -13,7 +13,9 @@ mod events;
 mod extract;
 mod gate;
 mod jobs;
+mod logins;
 mod metrics;
+mod page;
 mod roots;
 mod routes;
 pub mod schema;
@@ -39,6 +41,7 @@ pub use self::token::{TOKEN_FILE, TokenError};
 
 use self::gate::Door;
 use self::jobs::Jobs;
+use self::logins::Logins;
 use self::roots::Roots;
 use self::routes::{Api, router};
 use self::server::Server;
@@ -115,7 +118,7 @@ impl Http {
         let path = state_dir.join(SOCKET_FILE);
         let unix = socket::listen(&state_dir).map_err(|err| HttpError::Socket { path, err })?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let jobs = Jobs::new();
+        let (jobs, logins) = (Jobs::new(), Arc::new(Logins::new(stop.clone())));
         let api = Api {
             jobs: jobs.clone(),
             exports: Roots::new("export_roots", config.export_roots, &state_dir),
@@ -123,10 +126,12 @@ impl Http {
             limit: config.limit,
             stop: stop.clone(),
             searches: Default::default(),
+            logins: logins.clone(),
+            port: at.port(),
             node,
         };
         let server = Server { router: router(api), stop: stop.clone(), tasks: tasks.clone() };
-        tasks.spawn(server.clone().serve_tcp(tcp, Door::Tcp { port: at.port(), token }));
+        tasks.spawn(server.clone().serve_tcp(tcp, Door::Tcp { port: at.port(), token, logins }));
         tasks.spawn(server.serve_unix(unix));
         Ok(Self { at, state_dir, jobs, stop, tasks })
     }

@@ -26,10 +26,10 @@ mod state_lock;
 pub mod store;
 mod transfer;
 
-pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
+pub use api::{Completion, Consent, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
-    Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
-    ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir, settle,
+    ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions, ResumeError,
+    ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir, settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

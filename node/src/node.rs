@@ -20,7 +20,7 @@ use me_sync_protocol::retry::RetryPolicy;
 use me_sync_protocol::ticket::Ticket;
 
 use self::sessions::Continue;
-use crate::api::JobHandle;
+use crate::api::{Consent, JobHandle};
 use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::limit::{self, LimitFileError, Limiter, Rate};
@@ -195,15 +195,6 @@ pub struct NodeHandle {
     store: StoreHandle,
     limit: Limiter,
     config: Arc<NodeConfig>,
-}
-
-/// Who agreed to replace what is at the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consent {
-    /// The caller has it already.
-    Given,
-    /// The job stops with a [`crate::Review`] if the target exists and is not empty.
-    Ask,
 }
 
 /// How to import a tree.
@@ -424,9 +415,8 @@ impl NodeHandle {
         if let Some(record) = self.begun_with(&ticket, peer, target.path()).await? {
             // the session pins it again
             drop(target);
-            let ask = options.consent == Consent::Ask;
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            let how = Continue { target_options, ask, addresses: more, unpacked };
+            let how = Continue { target_options, consent: options.consent, addresses: more, unpacked };
             let job = self.resume_record(record, ticket, how).await?;
             job.set_limit(options.limit);
             return Ok(job);
@@ -434,7 +424,7 @@ impl NodeHandle {
         let plan = ImportPlan {
             target,
             target_options,
-            ask: options.consent == Consent::Ask,
+            consent: options.consent,
             late_hashes,
             addresses: coordinator::addresses(&ticket, options.peer_addresses),
             transport: options.transport,

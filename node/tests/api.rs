@@ -12,6 +12,8 @@ mod support;
 mod callers;
 #[path = "api/command_line.rs"]
 mod command_line;
+#[path = "api/dashboard.rs"]
+mod dashboard;
 #[path = "api/events.rs"]
 mod events;
 #[path = "api/limits.rs"]

@@ -27,8 +27,21 @@ pub(crate) const LOCK_TRIES: u32 = 10;
 pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Commands that hints name for this device.
-const HERE: [&str; 11] =
-    ["resume", "retry", "receive", "sessions", "status", "failures", "abort", "rollback", "kept", "forget", "limit"];
+const HERE: [&str; 13] = [
+    "resume",
+    "retry",
+    "receive",
+    "sessions",
+    "status",
+    "failures",
+    "abort",
+    "rollback",
+    "kept",
+    "forget",
+    "limit",
+    "node",
+    "dashboard",
+];
 
 /// Which transport to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

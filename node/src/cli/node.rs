@@ -24,7 +24,8 @@ Examples:
   me-sync node --log-format json --api-port 0
   systemd-run --user --property=Type=notify me-sync node
 
-Other commands on this device use it while it runs. Programs use its HTTP API
+Other commands on this device use it while it runs, and `me-sync dashboard`
+prints a link to its page for a browser. Programs use its HTTP API
 on 127.0.0.1 with the token in api.token of the state directory:
   curl -H \"Authorization: Bearer $(cat ~/.local/state/me-sync/api.token)\" \\
     http://127.0.0.1:7711/openapi.json

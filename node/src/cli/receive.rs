@@ -171,6 +171,7 @@ async fn there(
         ticket_uri: ticket.to_uri(),
         target_path: absolute(&args.dir)?,
         replace: false,
+        confirm: false,
         peer_addresses: PeerAddresses::texts(&args.peer),
         connect_timeout_secs: Some(args.connect_timeout.as_secs().max(1)),
         limit_bps: globals.limit(args.limit).map(Rate::bytes_per_second),

@@ -8,7 +8,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{JobHandle, JobId};
+use crate::api::{Consent, JobHandle, JobId};
 use crate::net::TransportPreference;
 use crate::source::Source;
 use crate::staging::{Target, TargetOptions};
@@ -82,8 +82,7 @@ pub(crate) struct ImportPlan {
     pub(crate) target: Target,
     /// What the target was pinned with.
     pub(crate) target_options: TargetOptions,
-    /// Ask before a tree that is there is replaced.
-    pub(crate) ask: bool,
+    pub(crate) consent: Consent,
     /// Nothing is here that hashes could spare.
     pub(crate) late_hashes: bool,
     pub(crate) addresses: Vec<Multiaddr>,
@@ -99,7 +98,7 @@ pub(crate) struct ResumePlan {
     pub(crate) ticket: Ticket,
     pub(crate) peer: PeerId,
     pub(crate) target_options: TargetOptions,
-    pub(crate) ask: bool,
+    pub(crate) consent: Consent,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) transport: TransportPreference,
     /// Take nothing that is packed.

@@ -32,7 +32,7 @@ use self::stage::Checkpoints;
 use super::connect::Route;
 use super::explain::Failure;
 use super::{Shared, expired_while_up};
-use crate::api::{Completion, JobId, JobView, Outcome, PeerSummary, Role};
+use crate::api::{Completion, Consent, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
 use crate::staging::{Staging, Target, TargetOptions};
@@ -51,8 +51,7 @@ const TOUCH: Duration = Duration::from_secs(60);
 pub(super) struct ImportJob {
     id: JobId,
     pub(super) view: watch::Sender<JobView>,
-    /// Ask before a tree that is there is replaced.
-    ask: bool,
+    consent: Consent,
     /// An outline is taken: nothing is here that hashes could spare, and no session was granted yet.
     late_hashes: bool,
     ticket: Ticket,
@@ -143,7 +142,7 @@ struct Session {
 /// What an import starts from.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) ask: bool,
+    pub(super) consent: Consent,
     /// An outline is taken.
     pub(super) late_hashes: bool,
     pub(super) ticket: Ticket,
@@ -192,11 +191,11 @@ impl ImportJob {
     }
 
     fn new(id: JobId, view: watch::Sender<JobView>, start: Start) -> Self {
-        let Start { ask, late_hashes, ticket, route, options, throttle } = start;
+        let Start { consent, late_hashes, ticket, route, options, throttle } = start;
         Self {
             id,
             view,
-            ask,
+            consent,
             late_hashes,
             ticket,
             route,

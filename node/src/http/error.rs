@@ -23,7 +23,7 @@ pub const EXIT_HEADER: HeaderName = HeaderName::from_static("me-sync-exit");
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable, for programs: a code of SPEC §7.2, or `bad_request`, `method_not_allowed`, `no_review`, `not_found`,
-    /// `session_over`, `too_late`, `unsupported_media_type`, `usage`.
+    /// `session_over`, `socket_only`, `too_late`, `unsupported_media_type`, `usage`.
     pub code: String,
     /// What happened, in a sentence.
     pub message: String,

@@ -63,6 +63,7 @@ struct Change<'a> {
     phase: &'static str,
     #[serde(flatten)]
     progress: &'a crate::api::ProgressView,
+    eta_secs: Option<u64>,
     peer: Option<&'a crate::api::PeerSummary>,
     waiting: Option<&'a crate::api::WaitingView>,
     needs_decision: bool,
@@ -101,6 +102,7 @@ impl Events {
             role: super::metrics::role(view.role),
             phase: view.phase.as_str(),
             progress: &view.progress,
+            eta_secs: view.progress.seconds_left(),
             peer: view.peer.as_ref(),
             waiting: view.waiting.as_ref(),
             needs_decision: view.review.is_some(),

@@ -1,5 +1,6 @@
 //! Who may ask at all, decided before a request is routed: by which name the node was called (DNS rebinding), from where
-//! (a web page), and with which token.
+//! (a web page), and with which token: the one of the state directory, the one of a page that has logged in, or, to log in, the
+//! key of a link. The files of the page itself need none.
 
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use http::{HeaderMap, HeaderName, Method};
 use me_sync_protocol::reason::Code;
 
 use super::error::ApiError;
+use super::logins::Logins;
+use super::page;
+use super::routes::LOGIN;
 use super::token::Token;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -18,7 +22,7 @@ const HINT_HOST: &str = "call it http://127.0.0.1:PORT, with its own port";
 #[derive(Debug, Clone)]
 pub(super) enum Door {
     /// Any process of this machine can knock there.
-    Tcp { port: u16, token: Arc<Token> },
+    Tcp { port: u16, token: Arc<Token>, logins: Arc<Logins> },
     /// The kernel has said that the caller is this user.
     Unix,
 }
@@ -28,19 +32,37 @@ pub(super) enum Door {
 pub(crate) enum Caller {
     /// Somebody with the token: bound to the configured directories.
     Token,
+    /// The page of somebody who has logged in: bound like that. The request has its session as an extension.
+    Page,
+    /// Somebody with the key of a link, which is used up by that: may log in and nothing else.
+    Link,
+    /// Anybody on this machine: gets the files of the page and nothing else.
+    Anybody,
     /// This user, over the Unix socket: may do what the command line may.
     User,
 }
 
 impl Door {
     /// RELIABILITY A90 to A92.
-    pub(super) fn admit(&self, parts: &Parts) -> Result<Caller, ApiError> {
+    pub(super) fn admit(&self, parts: &mut Parts) -> Result<Caller, ApiError> {
         match self {
-            Self::Tcp { port, token } => {
+            Self::Tcp { port, token, logins } => {
                 let host = check_host(parts, *port)?;
                 check_origin(parts, Some(host))?;
-                check_token(&parts.headers, token)?;
-                Ok(Caller::Token)
+                if page::is_asked_for(parts) {
+                    return Ok(Caller::Anybody);
+                }
+                let given = bearer(&parts.headers).ok_or_else(unauthorized)?;
+                if token.is(given) {
+                    return Ok(Caller::Token);
+                }
+                let is_login = parts.uri.path() == LOGIN && parts.method == Method::POST;
+                if is_login && logins.redeem(given) {
+                    return Ok(Caller::Link);
+                }
+                let session = logins.session(given).ok_or_else(unauthorized)?;
+                parts.extensions.insert(session);
+                Ok(Caller::Page)
             }
             Self::Unix => {
                 check_origin(parts, None)?;
@@ -77,24 +99,25 @@ fn check_origin(parts: &Parts, host: Option<&str>) -> Result<(), ApiError> {
         return Err(ApiError::coded(
             Code::ForbiddenOrigin,
             "web pages of others may not use the node",
-            "use a program that is no browser",
+            "use the node's own page: `me-sync dashboard` prints a link to it",
         ));
     }
     Ok(())
 }
 
-fn check_token(headers: &HeaderMap, token: &Token) -> Result<(), ApiError> {
+/// The only token that a request has.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
-    let only = match (given.next(), given.next()) {
-        (Some(only), None) => only.as_bytes().split_at_checked(7),
-        _ => None,
-    };
-    match only {
-        Some((scheme, text)) if scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(text) => Ok(()),
-        _ => Err(ApiError::coded(
-            Code::Unauthorized,
-            "the token is missing or wrong",
-            "send the header `Authorization: Bearer TOKEN`; it is in api.token in the state directory",
-        )),
-    }
+    let (Some(only), None) = (given.next(), given.next()) else { return None };
+    let (scheme, text) = only.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(text)
+}
+
+pub(super) fn unauthorized() -> ApiError {
+    ApiError::coded(
+        Code::Unauthorized,
+        "the token is missing or wrong, or its time is over",
+        "send the header `Authorization: Bearer TOKEN` with the one in api.token in the state directory; for the page, run \
+         `me-sync dashboard` again",
+    )
 }

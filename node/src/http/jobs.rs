@@ -125,6 +125,11 @@ impl Jobs {
         entry
     }
 
+    /// All that are remembered, the newest first.
+    pub(super) fn all(&self) -> Vec<StatusResponse> {
+        self.entries().values().rev().map(Entry::status).collect()
+    }
+
     pub(super) fn get(&self, id: u64) -> Option<Entry> {
         self.entries().get(&id).cloned()
     }

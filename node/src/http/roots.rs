@@ -37,6 +37,11 @@ impl Roots {
         Self { key, dirs, state_dir: state_dir.to_owned() }
     }
 
+    /// As they were configured.
+    pub(super) fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
     /// The directories as they are now, with all links resolved. Blocking.
     pub(super) fn resolved(&self) -> Vec<PathBuf> {
         self.dirs.iter().filter_map(|dir| dir.canonicalize().ok()).collect()

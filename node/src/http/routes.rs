@@ -1,5 +1,6 @@
 //! Every route with its documentation: what is not documented cannot be asked for.
 
+mod dashboard;
 mod jobs;
 mod live;
 mod meta;
@@ -23,9 +24,14 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::gate::Caller;
 use super::jobs::Jobs;
+use super::logins::Logins;
+use super::page;
 use super::roots::Roots;
 use crate::limit::Rate;
 use crate::node::NodeHandle;
+
+/// Where the key of a link is a token.
+pub(super) const LOGIN: &str = "/me/sync/v4/dashboard/login";
 
 /// What the handlers have.
 #[derive(Debug, Clone)]
@@ -39,13 +45,18 @@ pub(super) struct Api {
     /// Streams end when this is cancelled.
     pub(super) stop: CancellationToken,
     pub(super) searches: live::Searches,
+    /// Of the page.
+    pub(super) logins: Arc<Logins>,
+    /// Where the page is, on 127.0.0.1.
+    pub(super) port: u16,
 }
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "me-sync",
-        description = "The node of one device. Over TCP every route needs the token in `api.token` of the state directory; \
+        description = "The node of one device. Over TCP every route needs the token in `api.token` of the state directory, \
+                       or that of a page that has logged in; \
                        the Unix socket `api.sock` beside it needs none and serves its owner only."
     ),
     modifiers(&Bearer),
@@ -78,6 +89,11 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(jobs::status))
         .routes(routes!(jobs::suspend))
         .routes(routes!(jobs::decide))
+        .routes(routes!(jobs::list))
+        .routes(routes!(dashboard::roots))
+        .routes(routes!(dashboard::link))
+        .routes(routes!(dashboard::login))
+        .routes(routes!(dashboard::logout))
         .routes(routes!(live::peers))
         .routes(routes!(live::events))
         .routes(routes!(meta::healthz))
@@ -86,6 +102,7 @@ pub(super) fn router(api: Api) -> Router {
     let (router, openapi) = documented.split_for_parts();
     let text: Arc<str> = openapi.to_json().unwrap_or_default().into();
     router
+        .merge(page::router())
         .layer(axum::Extension(meta::OpenApiText(text)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -128,7 +145,7 @@ impl Api {
             Caller::User => {
                 Err(ApiError::bad_request("an absolute path is needed", "the node has a directory of its own"))
             }
-            Caller::Token => {
+            Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
                 let roots = roots.clone();
                 blocking(move || admit(&roots, &path)).await?
             }
@@ -141,8 +158,8 @@ impl Api {
             (Some(bps), _) => Rate::new(bps).map(Some).map_err(|err| {
                 ApiError::bad_request(format!("limit_bps: {err}"), "give 64000 or more, or leave it out")
             }),
-            (None, Caller::Token) => Ok(self.limit),
             (None, Caller::User) => Ok(None),
+            (None, Caller::Token | Caller::Page | Caller::Link | Caller::Anybody) => Ok(self.limit),
         }
     }
 

@@ -134,6 +134,9 @@ pub struct StartRequest {
     /// `review` that waits for `job/decide`.
     #[serde(default)]
     pub replace: bool,
+    /// Without `replace`: stop with a `review` also if nothing is replaced.
+    #[serde(default)]
+    pub confirm: bool,
     /// Where the exporter may be, as multiaddrs, besides what the ticket says. What is none is ignored, as in a ticket.
     #[serde(default)]
     #[schema(max_items = 16)]
@@ -307,6 +310,8 @@ pub struct StatusResponse {
     /// `files_ok` to `detail`.
     #[serde(flatten)]
     pub progress: ProgressView,
+    /// Seconds that the rest takes at `transfer_bps`; null while nothing moves.
+    pub eta_secs: Option<u64>,
     /// The other device, once it is known. Names come from there: escape them before printing.
     pub peer: Option<PeerSummary>,
     /// What the exporter calls its tree.
@@ -351,6 +356,7 @@ impl StatusResponse {
             role: view.role,
             path,
             phase: view.phase,
+            eta_secs: view.progress.seconds_left(),
             progress: view.progress,
             peer: view.peer,
             source_name: view.source_name,
@@ -423,6 +429,13 @@ pub struct JobStatusQuery {
     #[serde(default)]
     #[param(minimum = 0, maximum = 60)]
     pub wait_secs: Option<u64>,
+}
+
+/// The jobs of this run of the node.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JobsResponse {
+    /// Those that run and the last that have ended, the newest first.
+    pub jobs: Vec<StatusResponse>,
 }
 
 /// Which part of the list.
@@ -554,4 +567,59 @@ pub struct Health {
     pub pid: u32,
     /// Devices are found by mDNS.
     pub mdns: bool,
+}
+
+/// What may be read and replaced with a token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootsResponse {
+    /// What may be offered: these directories and all in them.
+    pub export_roots: Vec<RootEntry>,
+    /// Where trees may be replaced: what lies in these directories.
+    pub import_roots: Vec<RootEntry>,
+}
+
+/// One directory, to choose in.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootEntry {
+    /// Where it is.
+    pub path: String,
+    /// It can be read now.
+    pub is_there: bool,
+    /// Names of the directories directly in it, the first two hundred; without hidden ones.
+    pub directories: Vec<String>,
+}
+
+/// Asks for a link to the page.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkRequest {
+    /// How long it is good. Default: 120.
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 600)]
+    pub ttl_secs: Option<u64>,
+}
+
+/// A link to the page that is good once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LinkResponse {
+    /// For a browser on this device. It is a secret.
+    pub url: String,
+    /// Until when it is good, in milliseconds since 1970.
+    pub expires_at: u64,
+}
+
+/// A page that has logged in.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginResponse {
+    /// To be sent with every request, like that in `api.token`. It is a secret.
+    pub token: String,
+    /// Until when it is good if it is not used, in milliseconds since 1970. The end of the node ends it too.
+    pub expires_at: u64,
+}
+
+/// A page that has logged out.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogoutResponse {
+    /// Its token is good no more; false for a caller that is no page.
+    pub changed: bool,
 }

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -36,6 +36,8 @@ const MAX_BUFFER: usize = 16 << 10;
 const WRITE_TIME: Duration = Duration::from_secs(20);
 /// Time before the next try when a connection cannot be taken, as without file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 const BUSY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 1\r\n\
     content-type: application/json\r\ncontent-length: 88\r\n\r\n\
@@ -129,7 +131,7 @@ async fn rest(err: &io::Error) {
 /// Judges who asks before anything is routed.
 async fn answer(router: Router, door: &Door, request: Request<Incoming>) -> Response {
     let (mut parts, body) = request.into_parts();
-    let mut response = match door.admit(&parts) {
+    let mut response = match door.admit(&mut parts) {
         Ok(caller) => {
             parts.extensions.insert(caller);
             let Ok(response) = router.oneshot(Request::from_parts(parts, Body::new(body))).await;
@@ -144,7 +146,10 @@ async fn answer(router: Router, door: &Door, request: Request<Incoming>) -> Resp
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    // the page has its own
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 

@@ -79,6 +79,17 @@ impl Token {
         Ok(Self(Zeroizing::new(line.to_owned())))
     }
 
+    /// One that is kept in memory only.
+    pub(super) fn random() -> Self {
+        let raw: Zeroizing<[u8; BYTES]> = Zeroizing::new(crate::random::bytes());
+        Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(*raw)))
+    }
+
+    /// For whom it was made.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Takes as long for every wrong one of the same length.
     pub(super) fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
@@ -90,16 +101,15 @@ fn create(path: &Path) -> io::Result<Token> {
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let raw: Zeroizing<[u8; BYTES]> = Zeroizing::new(crate::random::bytes());
-    let token = Zeroizing::new(URL_SAFE_NO_PAD.encode(*raw));
+    let token = Token::random();
     let new = path.with_extension("new");
     // of a start that was cut short
     std::fs::remove_file(&new).ok();
     let mut file: File = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-    writeln!(file, "{}", *token)?;
+    writeln!(file, "{}", token.text())?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
-    Ok(Token(token))
+    Ok(token)
 }
 
 #[cfg(test)]

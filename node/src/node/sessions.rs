@@ -10,7 +10,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::{Ticket, TicketRefused};
 
 use super::{ImportError, NodeHandle};
-use crate::api::{JobHandle, Role};
+use crate::api::{Consent, JobHandle, Role};
 use crate::book::SessionView;
 use crate::clock::LastSeen;
 use crate::coordinator::{self, ResumePlan};
@@ -118,7 +118,7 @@ pub struct ResumeOptions {
 #[derive(Debug)]
 pub(super) struct Continue {
     pub(super) target_options: TargetOptions,
-    pub(super) ask: bool,
+    pub(super) consent: Consent,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) unpacked: bool,
 }
@@ -211,7 +211,7 @@ impl NodeHandle {
             return Err(ResumeError::Over { session, code: record.failed_code });
         }
         // whoever began it agreed to replace the target, unless the question was still open
-        let ask = record.manifest.is_none();
+        let consent = if record.manifest.is_none() { Consent::Ask } else { Consent::Given };
         let ticket = Ticket::parse(record.ticket_text.expose())?;
         let target_options = TargetOptions {
             allow_home: record.choices.allow_home,
@@ -221,7 +221,11 @@ impl NodeHandle {
         };
         let unpacked = how.compression == Some(Compression::Never);
         let job = self
-            .resume_record(record, ticket, Continue { target_options, ask, addresses: how.peer_addresses, unpacked })
+            .resume_record(
+                record,
+                ticket,
+                Continue { target_options, consent, addresses: how.peer_addresses, unpacked },
+            )
             .await?;
         job.set_limit(how.limit);
         Ok(job)
@@ -332,7 +336,7 @@ impl NodeHandle {
         ticket: Ticket,
         how: Continue,
     ) -> Result<JobHandle, ResumeError> {
-        let Continue { target_options, ask, mut addresses, unpacked } = how;
+        let Continue { target_options, consent, mut addresses, unpacked } = how;
         for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
         {
             if !addresses.contains(&address) {
@@ -346,7 +350,7 @@ impl NodeHandle {
             transport: record.choices.transport,
         };
         let (peer, transport) = (record.peer, record.choices.transport);
-        let plan = ResumePlan { ticket, peer, target_options, ask, addresses, transport, unpacked };
+        let plan = ResumePlan { ticket, peer, target_options, consent, addresses, transport, unpacked };
         self.coordinator.resume(record, plan).await.map_err(ResumeError::Refused)
     }
 }

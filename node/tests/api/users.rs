@@ -53,6 +53,13 @@ fn another_user_gets_nothing_even_if_the_state_directory_can_be_entered() {
     assert!(["0", ""].contains(&&*stdout(&turned_away)), "{}", stdout(&turned_away));
     let mine = Command::new("perl").args(at_socket).output().unwrap();
     assert!(stdout(&mine).parse::<u64>().unwrap() > 100, "the same knock of the owner is answered");
+    let link = r#"use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "denied: $!";
+        print $s "POST /me/sync/v4/dashboard/link HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" .
+        "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"; local $/; print <$s> // """#;
+    let at_socket = ["-e", link, socket.to_str().unwrap()];
+    assert_eq!(stdout(&as_another("perl", &at_socket).unwrap()), "", "no link to the page for another user");
+    let mine = Command::new("perl").args(at_socket).output().unwrap();
+    assert!(stdout(&mine).contains("/#login="), "{}", stdout(&mine));
     let by_port = r#"use IO::Socket::INET; my $s = IO::Socket::INET->new("127.0.0.1:$ARGV[0]") or die "denied: $!";
         print $s "GET /me/sync/v4/sessions HTTP/1.1\r\nhost: 127.0.0.1:$ARGV[0]\r\nconnection: close\r\n\r\n"; print <$s>"#;
     let refused = as_another("perl", &["-e", by_port, &node.port.to_string()]).unwrap();

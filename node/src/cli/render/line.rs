@@ -67,8 +67,7 @@ fn parts(view: &JobView) -> Vec<Part> {
         add(0, format!("{} of {}", human::bytes(bytes), human::bytes(p.bytes_total)));
     }
     let is_moving = matches!(view.phase, Phase::BulkTransferring | Phase::RetryingFailed);
-    if p.transfer_bps > 0 && (is_moving || p.bytes_hashed.is_some()) {
-        let left = p.bytes_total.saturating_sub(bytes) / p.transfer_bps;
+    if let Some(left) = p.seconds_left().filter(|_| is_moving || p.bytes_hashed.is_some()) {
         add(RATE, format!("{}/s", human::bytes(p.transfer_bps)));
         add(0, format!("{} left", human::seconds(left)));
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::SendError;
 
 use super::link::{Link, Redial};
 use super::{ImportJob, Session};
-use crate::api::{OldTreeSummary, Review, Role};
+use crate::api::{Consent, OldTreeSummary, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
 use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, StateError, Target, TargetFacts};
@@ -127,7 +127,11 @@ impl ImportJob {
                 let summary = OldTreeSummary { files: old.files, bytes: old.bytes, is_partial: !old.complete };
                 // a target that cannot be looked into is not taken for empty
                 let replaces = (!target.is_empty().unwrap_or(false)).then_some(summary);
-                let ask = self.ask && replaces.is_some();
+                let ask = match self.consent {
+                    Consent::Given => false,
+                    Consent::Ask => replaces.is_some(),
+                    Consent::AskAlways => true,
+                };
                 let review = self.review(&target, facts, replaces);
                 self.target = Some(target);
                 if self.superseding {
@@ -167,7 +171,7 @@ impl ImportJob {
         self.view.send_modify(|view| view.review = None);
         if agreed {
             // a session that takes this one's place is the same decision
-            self.ask = false;
+            self.consent = Consent::Given;
             self.stage(shared);
         } else {
             self.stop(Failure::of(Code::Declined, Role::Importer), shared);

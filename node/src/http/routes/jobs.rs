@@ -10,7 +10,7 @@ use super::{Api, seconds};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, Query, within};
 use crate::http::jobs::Entry;
-use crate::http::schema::{Accepted, DecideRequest, JobRequest, JobStatusQuery, StatusResponse};
+use crate::http::schema::{Accepted, DecideRequest, JobRequest, JobStatusQuery, JobsResponse, StatusResponse};
 
 fn find(api: &Api, id: u64) -> Result<Entry, ApiError> {
     api.jobs.get(id).ok_or_else(|| {
@@ -43,6 +43,20 @@ pub(super) async fn status(
     let wait = seconds(within("wait_secs", ask.wait_secs, 0, (0, 60))?);
     let job = find(&api, ask.job_id)?;
     Ok(Json(job.status_after(ask.after_version.unwrap_or(0), wait).await))
+}
+
+/// Lists the jobs of this run of the node, those included that have no session yet.
+#[utoipa::path(
+    get,
+    path = "/me/sync/v4/jobs",
+    responses(
+        (status = 200, description = "The newest state of each", body = JobsResponse),
+        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 403, description = "The host name or the origin is not allowed", body = ErrorBody)
+    )
+)]
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<JobsResponse> {
+    Json(JobsResponse { jobs: api.jobs.all() })
 }
 
 /// Stops a job and keeps its session: `session/resume` goes on with it.

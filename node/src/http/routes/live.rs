@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event, Sse};
+use axum::{Extension, Json};
 use futures::Stream;
 use http::HeaderMap;
 use tokio::sync::Semaphore;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::{Api, seconds};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Query, within};
+use crate::http::logins::PageSession;
 use crate::http::schema::{PeerEntry, PeersQuery, PeersResponse};
 
 /// Devices are greeted while at least one caller looks for them.
@@ -81,9 +82,15 @@ pub(super) async fn peers(
 )]
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
+    page: Option<Extension<PageSession>>,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let after = headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let client = api.jobs.metrics.event_client();
-    Sse::new(api.jobs.events.stream(after.as_deref(), api.stop.clone(), client))
+    let stop = match page {
+        // ends with the node too
+        Some(Extension(PageSession(end))) => end,
+        None => api.stop.clone(),
+    };
+    Sse::new(api.jobs.events.stream(after.as_deref(), stop, client))
 }

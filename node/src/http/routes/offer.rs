@@ -83,7 +83,7 @@ pub(super) async fn offer(
     let source = blocking(move || Source::scan(&path, &scan)).await??;
     let source = match caller {
         Caller::User => source,
-        Caller::Token => {
+        Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
             // by the handle that is read from, whatever the path meant a moment ago
             let roots = api.exports.clone();
             blocking(move || roots.admit_open(source.directory()).map(|()| source)).await??

@@ -12,13 +12,13 @@ use me_sync_protocol::ticket::Ticket;
 
 use super::offer::offer;
 use super::{Api, seconds, to_its_end};
-use crate::api::{JobHandle, Outcome, Role};
+use crate::api::{Consent, JobHandle, Outcome, Role};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, session_id, within};
 use crate::http::gate::Caller;
 use crate::http::schema::{ResumeRequest, ResumeResponse, StartRequest, StartResponse, Transport};
 use crate::net::{TransportPreference, parse_addresses};
-use crate::node::{Consent, ImportError, ImportOptions, OfferOptions, ResumeOptions};
+use crate::node::{ImportError, ImportOptions, OfferOptions, ResumeOptions};
 use crate::refusal::Refusal;
 use crate::source::ScanOptions;
 use crate::staging::TargetOptions;
@@ -61,7 +61,7 @@ pub(super) async fn start(
     let limit = api.limit(caller, ask.limit_bps)?;
     let peer_addresses = addresses(&ask.peer_addresses)?;
     let ticket = Ticket::parse(&ask.ticket_uri).map_err(Refusal::from)?;
-    if ask.allow_home && caller == Caller::Token {
+    if ask.allow_home && caller != Caller::User {
         return Err(ApiError::coded(
             Code::PathNotAllowed,
             "the home directory is not replaced over HTTP",
@@ -72,7 +72,11 @@ pub(super) async fn start(
     let named = target.clone();
     let resolved = super::blocking(move || named.canonicalize().unwrap_or(named)).await?;
     let options = ImportOptions {
-        consent: if ask.replace { Consent::Given } else { Consent::Ask },
+        consent: match (ask.replace, ask.confirm) {
+            (true, _) => Consent::Given,
+            (false, false) => Consent::Ask,
+            (false, true) => Consent::AskAlways,
+        },
         transport: match ask.transport {
             Transport::Auto => TransportPreference::Auto,
             Transport::Tcp => TransportPreference::Tcp,
@@ -90,7 +94,7 @@ pub(super) async fn start(
         compression: ask.compress.map(Compression::from),
         roots: match caller {
             Caller::User => None,
-            Caller::Token => {
+            Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
                 let roots = api.imports.clone();
                 Some(super::blocking(move || roots.resolved()).await?)
             }

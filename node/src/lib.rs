@@ -28,8 +28,9 @@ mod transfer;
 
 pub use api::{Completion, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
-    Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError, OfferOptions,
-    ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir, settle,
+    CodeError, CodeOptions, Consent, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer,
+    OfferError, OfferOptions, ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir,
+    settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

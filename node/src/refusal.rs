@@ -316,6 +316,9 @@ impl From<CodeError> for Refusal {
             CodeError::Wrong { .. } => {
                 (Exit::TicketRefused, "this code is void now: ask for the new one that the other device shows")
             }
+            CodeError::Lost => {
+                (Exit::TimedOut, "this code may be void now: look for the new one that the other device shows")
+            }
             CodeError::Busy { .. } => (Exit::Node, "try again in a moment; if it stays so, use the ticket"),
             CodeError::RateLimited => (Exit::TicketRefused, "wait a minute, or use the ticket"),
             CodeError::Impostor { .. } => (

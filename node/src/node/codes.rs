@@ -66,6 +66,9 @@ pub enum CodeError {
         /// The number of the code.
         number: u16,
     },
+    /// It was not heard whether the words are right; that burns the code too.
+    #[error("the connection broke while the code was being checked")]
+    Lost,
     /// Somebody else proves it at this moment.
     #[error("another device uses code {number} at this moment")]
     Busy {
@@ -100,6 +103,7 @@ impl CodeError {
         match self {
             Self::NoDiscovery | Self::Nobody { .. } => Code::PeerNotFound,
             Self::Wrong { .. } => Code::TicketInvalid,
+            Self::Lost => Code::PeerGone,
             Self::Busy { .. } => Code::Busy,
             Self::RateLimited => Code::RateLimited,
             Self::Impostor { code, .. } => *code,
@@ -114,8 +118,9 @@ impl CodeError {
             Self::Busy { .. } => 1,
             Self::RateLimited => 2,
             Self::Impostor { .. } => 3,
-            Self::Wrong { .. } => 4,
-            Self::Stopped => 5,
+            Self::Lost => 4,
+            Self::Wrong { .. } => 5,
+            Self::Stopped => 6,
         }
     }
 }
@@ -166,7 +171,7 @@ impl NodeHandle {
                 Err(error) => error,
             };
             tracing::info!(%peer, number, %error, "a code opened nothing");
-            if matches!(error, CodeError::Wrong { .. } | CodeError::Impostor { .. }) {
+            if matches!(error, CodeError::Wrong { .. } | CodeError::Lost | CodeError::Impostor { .. }) {
                 tries += 1;
                 deadline = deadline.min(Instant::now() + GRACE);
             }
@@ -204,7 +209,8 @@ impl NodeHandle {
         let (proven, confirm) = asker.answered(&answer).map_err(impostor)?;
         match self.net.request(peer, Request::CodeConfirm(confirm)).await {
             Ok(Response::CodeGiven(given)) => proven.given(&given).map(Some).map_err(impostor),
-            Ok(Response::Refused(_)) | Err(_) => Err(CodeError::Wrong { number }),
+            Ok(Response::Refused(Code::TicketInvalid)) => Err(CodeError::Wrong { number }),
+            Ok(Response::Refused(_)) | Err(_) => Err(CodeError::Lost),
             Ok(_) => Err(impostor(Code::FrameUnexpected)),
         }
     }

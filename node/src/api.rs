@@ -241,6 +241,12 @@ pub struct JobView {
     pub manifest_sha256: Option<String>,
     /// The seed's counters.
     pub progress: ProgressView,
+    /// What people may say instead of the ticket, until somebody has used it or too many were burnt (exporter).
+    #[serde(default)]
+    pub spoken_code: Option<String>,
+    /// Codes that a wrong try has burnt (exporter).
+    #[serde(default)]
+    pub codes_burnt: u32,
     /// Set while the connection is lost and the session waits to go on.
     pub waiting: Option<WaitingView>,
     /// Bytes a second that the session may not exceed: the lower of its own limit and its node's; none without either.
@@ -277,6 +283,8 @@ impl JobView {
             begun_ms: None,
             manifest_sha256: None,
             progress: ProgressView::default(),
+            spoken_code: None,
+            codes_burnt: 0,
             waiting: None,
             limit_bps: None,
             reused_files: 0,

@@ -11,6 +11,7 @@
 //!  lanes ────── reports ──►┘              └─► watch channels (JobView)
 //! ```
 
+mod codes;
 mod connect;
 mod control;
 mod deliver;
@@ -41,9 +42,10 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::deliver::{tell_results, tell_within};
-pub(crate) use self::handle::{CoordinatorHandle, ImportPlan, OfferPlan, ResumePlan, TicketParts};
+pub(crate) use self::handle::{CoordinatorHandle, Device, ImportPlan, OfferPlan, ResumePlan, TicketParts};
 pub(crate) use self::shared::{Hashes, Shared};
 
+use self::codes::{CodeBook, News};
 use self::connect::{Established, Route};
 use self::control::ControlEvent;
 use self::explain::Failure;
@@ -157,6 +159,7 @@ struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     tickets: TicketBook,
+    codes: CodeBook,
     sources: Sources,
     greetings: Greetings,
     /// How ended sessions ended, for the peer that took part.
@@ -173,6 +176,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
     let (lanes, lane_queue) = mpsc::channel(LANE_REPORTS);
     let handle = CoordinatorHandle { commands };
     let tickets = TicketBook::new(setup.net.local_peer());
+    let codes = CodeBook::new(setup.net.local_peer());
     let shared = Shared {
         net: setup.net,
         state: setup.state,
@@ -203,6 +207,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         jobs: BTreeMap::new(),
         next_job: 1,
         tickets,
+        codes,
         sources: Sources::default(),
         greetings: Greetings::default(),
         ended: std::collections::VecDeque::new(),
@@ -398,6 +403,9 @@ impl Coordinator {
 
     fn tick(&mut self) {
         let now = self.shared.clock.now();
+        for news in self.codes.tick(now) {
+            self.tell_code(news);
+        }
         for job in self.jobs.values_mut() {
             match job {
                 Job::Export(export) => export.tick(now, &self.shared),
@@ -456,9 +464,16 @@ impl Coordinator {
         }
     }
 
+    /// Whoever waits at an offer sees its code.
+    fn tell_code(&mut self, news: News) {
+        let Some(Job::Export(job)) = self.jobs.get(&news.job) else { return };
+        job.view.send_modify(|view| (view.spoken_code, view.codes_burnt) = (news.code, news.burnt));
+    }
+
     fn finished(&mut self, id: JobId, outcome: Outcome) {
         let Some(job) = self.jobs.remove(&id) else { return };
         self.tickets.close(id);
+        self.codes.close(id);
         let phase = match outcome {
             Outcome::Completed(_) => Phase::Completed,
             Outcome::Failed { .. } => Phase::Failed,
@@ -467,6 +482,7 @@ impl Coordinator {
         view.send_modify(|view| {
             view.phase = phase;
             view.progress.detail = view::detail(phase).to_owned();
+            view.spoken_code = None;
             view.outcome = Some(outcome);
         });
         // one that was put aside goes on by its record: its end is still to come

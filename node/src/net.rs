@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use address::parse_addresses;
 pub use error::{ConnectError, NetError, OpenError, RequestError};
-pub use handle::NetHandle;
+pub use handle::{NetHandle, Search};
 
 /// Name of the request-response protocol (SPEC §6).
 pub const REQUEST_PROTOCOL: &str = "/me-sync/4";

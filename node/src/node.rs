@@ -1,10 +1,12 @@
 //! The library's face: configure a node, spawn it, offer and import trees, go on with earlier sessions, stop it.
 
+mod codes;
 mod offers;
 mod records;
 mod sessions;
 mod start;
 
+pub use self::codes::{CodeError, CodeOptions};
 pub use self::offers::{Offer, OfferError, OfferOptions, SentTo};
 pub use self::sessions::{ResumeError, ResumeOptions, Unfinished};
 pub use self::start::settle;

@@ -2,13 +2,14 @@
 //! what to do next, and the exit code. One table for both faces, so that a command has the same end whether or not a node
 //! runs.
 
+use me_sync_protocol::code::{self, CodeRefused};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::TicketRefused;
 
 use crate::book::BookError;
 use crate::errors::chain;
 use crate::net::NetError;
-use crate::node::{ImportError, NodeError, OfferError, ResumeError};
+use crate::node::{CodeError, ImportError, NodeError, OfferError, ResumeError};
 use crate::source::SourceError;
 use crate::staging::{RollbackError, StateError};
 use crate::store::StoreError;
@@ -284,6 +285,49 @@ impl From<TicketRefused> for Refusal {
             }
         };
         Self { exit, code, message: err.to_string(), hint: hint.to_owned() }
+    }
+}
+
+impl From<CodeRefused> for Refusal {
+    fn from(err: CodeRefused) -> Self {
+        let hint = match &err {
+            CodeRefused::Word { word } => {
+                let by_likeness = |known: &&&str| (strsim::jaro_winkler(known, word) * 1e6) as u64;
+                let meant = code::words().iter().max_by_key(by_likeness).copied().unwrap_or_default();
+                format!("is it \u{201c}{meant}\u{201d}? look at the other device again; nothing was tried")
+            }
+            _ => "type what `send` shows on the other device, for example: 7-velvet-harbor".to_owned(),
+        };
+        Self { exit: Exit::Usage, code: "usage", message: err.to_string(), hint }
+    }
+}
+
+impl From<CodeError> for Refusal {
+    fn from(err: CodeError) -> Self {
+        let (exit, hint) = match &err {
+            CodeError::NoDiscovery => {
+                (Exit::Usage, "use the ticket, or leave --no-mdns and `mdns = false` out on both devices")
+            }
+            CodeError::Nobody { .. } => (
+                Exit::PeerNotFound,
+                "check that `send` still waits there, that the number is right and that both devices are on one network; \
+                 elsewhere use the ticket",
+            ),
+            CodeError::Wrong { .. } => {
+                (Exit::TicketRefused, "this code is void now: ask for the new one that the other device shows")
+            }
+            CodeError::Lost => {
+                (Exit::TimedOut, "this code may be void now: look for the new one that the other device shows")
+            }
+            CodeError::Busy { .. } => (Exit::Node, "try again in a moment; if it stays so, use the ticket"),
+            CodeError::RateLimited => (Exit::TicketRefused, "wait a minute, or use the ticket"),
+            CodeError::Impostor { .. } => (
+                Exit::TicketRefused,
+                "do not trust that device; use the ticket, which is bound to the device that made it",
+            ),
+            CodeError::Stopped => (Exit::Node, "start it again and try once more"),
+        };
+        Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
     }
 }
 

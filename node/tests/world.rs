@@ -20,6 +20,8 @@ mod relay;
 
 #[path = "world/bulk_faults.rs"]
 mod bulk_faults;
+#[path = "world/codes.rs"]
+mod codes;
 #[path = "world/killed.rs"]
 mod killed;
 #[path = "world/late.rs"]

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod caps;
+pub mod code;
 pub mod codec;
 pub mod escape;
 pub mod exporter;

@@ -68,3 +68,9 @@ pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const MAX_UNSTAGED: u32 = 3;
 /// A ticket nobody redeemed is void after this long.
 pub const TICKET_TTL: Duration = Duration::from_secs(600);
+
+// SPEC §6.10
+/// An exchange that proves a code is through after this long, or has failed.
+pub const CODE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Codes of one ticket that may be burnt; then it has none any more.
+pub const MAX_BURNT: u32 = 5;

@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use crate::caps::Capabilities;
 use crate::escape::cut;
 use crate::ids::{Digest, Nonce, Secret, SessionId, TicketId};
-use crate::limits::{MAX_CHUNK, MAX_LANES, MAX_MESSAGE, MAX_TEXT};
+use crate::limits::{MAX_CHUNK, MAX_LANES, MAX_MESSAGE, MAX_TEXT, MAX_TICKET};
 use crate::progress::{Counters, Phase};
 use crate::reason::Code;
 
@@ -185,6 +185,57 @@ pub struct AbortSession {
     pub code: Code,
 }
 
+/// Begins to prove a spoken code (SPEC §6.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CodeBegin {
+    /// The number of the code.
+    #[n(0)]
+    pub number: u16,
+    /// The importer's message of SPAKE2.
+    #[n(1)]
+    pub message: Digest,
+}
+
+/// Answers `code_begin` (SPEC §6.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CodeAnswer {
+    /// The exporter's message of SPAKE2.
+    #[n(0)]
+    pub message: Digest,
+}
+
+/// Proves the code (SPEC §6.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CodeConfirm {
+    /// The number of the code.
+    #[n(0)]
+    pub number: u16,
+    /// MAC over both peers, the number and both messages: see [`crate::code::exchange`].
+    #[n(1)]
+    pub proof: Digest,
+}
+
+/// The ticket that a code stands for (SPEC §6.10).
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CodeGiven {
+    /// MAC over the same and the ticket.
+    #[n(0)]
+    pub proof: Digest,
+    /// The ticket's URI.
+    #[n(1)]
+    pub ticket: String,
+}
+
+impl std::fmt::Debug for CodeGiven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodeGiven").finish_non_exhaustive()
+    }
+}
+
 /// Where a session stands on the answering side (SPEC §6.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -221,6 +272,12 @@ pub enum Request {
     /// The session ended like this.
     #[n(5)]
     Result(#[n(0)] SessionResult),
+    /// Is this code known?
+    #[n(6)]
+    CodeBegin(#[n(0)] CodeBegin),
+    /// It is known here.
+    #[n(7)]
+    CodeConfirm(#[n(0)] CodeConfirm),
 }
 
 /// A response.
@@ -241,9 +298,15 @@ pub enum Response {
     /// Answers `abort` and `result`.
     #[n(4)]
     Done,
-    /// The request is refused. All that is wrong with a ticket has one code, `ticket_invalid`.
+    /// The request is refused. All that is wrong with a ticket or a code has one code, `ticket_invalid`.
     #[n(5)]
     Refused(#[n(0)] Code),
+    /// Answers `code_begin`.
+    #[n(6)]
+    CodeAnswer(#[n(0)] CodeAnswer),
+    /// Answers `code_confirm`.
+    #[n(7)]
+    CodeGiven(#[n(0)] CodeGiven),
 }
 
 /// A message that cannot be taken.
@@ -293,7 +356,10 @@ impl Request {
                 resume.max_chunk = chunk_limit(resume.max_chunk)?;
                 Ok(Self::Resume(resume))
             }
-            other @ (Self::Status(_) | Self::Abort(_) | Self::Result(_)) => Ok(other),
+            other
+            @ (Self::Status(_) | Self::Abort(_) | Self::Result(_) | Self::CodeBegin(_) | Self::CodeConfirm(_)) => {
+                Ok(other)
+            }
         }
     }
 }
@@ -317,7 +383,10 @@ impl Response {
                 resumed.max_chunk = chunk_limit(resumed.max_chunk)?;
                 Ok(Self::Resumed(resumed))
             }
-            other @ (Self::Status(_) | Self::Done | Self::Refused(_)) => Ok(other),
+            Self::CodeGiven(given) if given.ticket.len() > MAX_TICKET => Err(MessageError::Malformed),
+            other @ (Self::Status(_) | Self::Done | Self::Refused(_) | Self::CodeAnswer(_) | Self::CodeGiven(_)) => {
+                Ok(other)
+            }
         }
     }
 }

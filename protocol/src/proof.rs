@@ -20,12 +20,12 @@ pub struct Ends<'a> {
 
 /// Proof that `importer` holds the ticket's secret.
 pub fn redeem(secret: &Secret, ticket: TicketId, ends: Ends<'_>, nonce: Nonce) -> Digest {
-    mac(secret, REDEEM, ticket.as_bytes(), ends, nonce)
+    of_nonce(secret, REDEEM, ticket.as_bytes(), ends, nonce)
 }
 
 /// Proof that `importer` holds the session's resume secret (SPEC §6.4).
 pub fn resume(secret: &Secret, session: SessionId, ends: Ends<'_>, nonce: Nonce) -> Digest {
-    mac(secret, RESUME, session.as_bytes(), ends, nonce)
+    of_nonce(secret, RESUME, session.as_bytes(), ends, nonce)
 }
 
 /// Compares two proofs in constant time.
@@ -33,17 +33,26 @@ pub fn matches(expected: &Digest, got: &Digest) -> bool {
     expected.0.ct_eq(&got.0).into()
 }
 
-/// Every part is preceded by its length as two bytes, so that no two inputs have the same encoding.
-fn mac(secret: &Secret, context: &[u8], id: &[u8], ends: Ends<'_>, nonce: Nonce) -> Digest {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose()) else {
-        unreachable!("HMAC takes keys of any length")
-    };
-    for part in [context, ends.exporter, ends.importer, id, nonce.as_bytes()] {
-        let len = u16::try_from(part.len()).unwrap_or(u16::MAX);
-        mac.update(&len.to_be_bytes());
-        mac.update(part);
-    }
+fn of_nonce(secret: &Secret, context: &[u8], id: &[u8], ends: Ends<'_>, nonce: Nonce) -> Digest {
+    mac(secret.expose(), &[context, ends.exporter, ends.importer, id, nonce.as_bytes()])
+}
+
+/// HMAC-SHA-256 over parts.
+pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> Digest {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { unreachable!("HMAC takes keys of any length") };
+    mac.update(&joined(parts));
     Digest(mac.finalize().into_bytes().into())
+}
+
+/// Every part is preceded by its length as two bytes, so that no two inputs have the same encoding.
+pub(crate) fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for part in parts {
+        let len = u16::try_from(part.len()).unwrap_or(u16::MAX);
+        all.extend(len.to_be_bytes());
+        all.extend_from_slice(part);
+    }
+    all
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::limits::{MAX_TEXT, MAX_TICKET, MAX_TICKET_ADDRESSES};
 /// What every v4 ticket starts with.
 pub const PREFIX: &str = "me.things:me.sync.v4:";
 /// What every me.sync ticket starts with, whatever its version.
-const FAMILY: &str = "me.things:me.sync.v";
+pub const FAMILY: &str = "me.things:me.sync.v";
 /// Longest PeerId in bytes.
 const MAX_PEER_ID: usize = 64;
 /// Longest address in bytes.

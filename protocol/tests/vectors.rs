@@ -4,8 +4,10 @@
 use bytes::BytesMut;
 use hmac::{Hmac, KeyInit, Mac};
 use me_sync_protocol::caps::Capabilities;
+use me_sync_protocol::code::Code as Spoken;
+use me_sync_protocol::code::exchange::{Asker, Guard};
 use me_sync_protocol::frame::*;
-use me_sync_protocol::ids::{Digest, EntryIndex, Nonce, Secret, SessionId, TicketId};
+use me_sync_protocol::ids::{Digest, EntryIndex, Moment, Nonce, Secret, SessionId, TicketId};
 use me_sync_protocol::manifest::{Entry, Manifest, ManifestAssembler, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::message::*;
 use me_sync_protocol::packed::Packed;
@@ -324,6 +326,38 @@ fn the_proofs_are_the_hmac_of_exactly_these_inputs() {
         mac.update(&bytes_of(&format!("{name}_input")));
         assert_eq!(hex(&mac.finalize().into_bytes()), proof.to_string(), "{name}");
     }
+}
+
+// SPEC §6.9, §6.10; the vectors were made with another implementation of SPAKE2
+#[test]
+fn the_exchange_of_a_code_has_exactly_these_messages() {
+    let ends = Ends { exporter: &peer(0xee), importer: &peer(0x11) };
+    let code = Spoken::parse("7-velvet-harbor").expect("a code");
+    let (asker, begin) = Asker::begin(&code, ends, [1; 64]);
+    let mut guard = Guard::new(code);
+    let answer = guard.begin(ends, &begin, [2; 64], Moment::default()).expect("begun");
+    let (proven, confirm) = asker.answered(&answer).expect("an element");
+    let given = guard.confirm(ends, &confirm, &ticket().to_uri(), Moment::default()).expect("proven");
+    for (name, request) in
+        [("request_code_begin", Request::CodeBegin(begin)), ("request_code_confirm", Request::CodeConfirm(confirm))]
+    {
+        assert_bytes(name, &encode(&request));
+        assert_eq!(Request::decode(&bytes_of(name)), Ok(request), "{name}");
+    }
+    for (name, response) in [
+        ("response_code_answer", Response::CodeAnswer(answer)),
+        ("response_code_given", Response::CodeGiven(given.clone())),
+    ] {
+        assert_bytes(name, &encode(&response));
+        assert_eq!(Response::decode(&bytes_of(name)), Ok(response), "{name}");
+    }
+    for (name, proof) in [("code_importer_proof", confirm.proof), ("code_exporter_proof", given.proof)] {
+        assert_bytes(name, proof.as_bytes());
+        let mut mac = Hmac::<Sha256>::new_from_slice(&bytes_of("code_key")).expect("any key length");
+        mac.update(&bytes_of(&format!("{name}_input")));
+        assert_eq!(hex(&mac.finalize().into_bytes()), proof.to_string(), "{name}");
+    }
+    assert_eq!(proven.given(&given), Ok(ticket()));
 }
 
 // SPEC §5.1, §7.2

@@ -322,8 +322,11 @@ async fn old_versions_and_stripped_capabilities_are_refused_not_downgraded() {
     let old = Hello { versions: vec![3], ..hello() };
     let without_lanes = Granted { lanes: 0, ..granted() };
     let greedy = Granted { max_chunk: u32::MAX, ..granted() };
-    let answers =
-        |h: Hello, g: Granted| Answers { hello: encode(&Response::Hello(h)), redeem: encode(&Response::Granted(g)) };
+    let answers = |h: Hello, g: Granted| Answers {
+        hello: encode(&Response::Hello(h)),
+        redeem: encode(&Response::Granted(g)),
+        ..Answers::default()
+    };
     for (what, answers) in [
         ("caps stripped", answers(stripped, granted())),
         ("v3 only", answers(old, granted())),

@@ -7,7 +7,8 @@ use me_sync_node::refusal::Refusal;
 use me_sync_node::source::SourceError;
 use me_sync_node::staging::{RollbackError, StateError};
 use me_sync_node::store::StoreError;
-use me_sync_node::{ImportError, NodeError, OfferError, ResumeError};
+use me_sync_node::{CodeError, ImportError, NodeError, OfferError, ResumeError};
+use me_sync_protocol::code::CodeRefused;
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::TicketRefused;
 
@@ -79,6 +80,7 @@ macro_rules! refused {
 
 refused!(
     BookError,
+    CodeError,
     ImportError,
     NodeError,
     OfferError,
@@ -88,4 +90,4 @@ refused!(
     StateError,
     StoreError
 );
-refused!(TicketRefused);
+refused!(CodeRefused, TicketRefused);

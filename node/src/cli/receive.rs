@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use libp2p::PeerId;
 use me_sync_node::book::SessionView;
 use me_sync_node::http::schema::{StartRequest, StartResponse};
 use me_sync_node::limit::Rate;
 use me_sync_node::staging::TargetOptions;
-use me_sync_node::{Consent, ImportError, ImportOptions, Role};
+use me_sync_node::{CodeOptions, Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 use serde_json::json;
 
@@ -21,13 +22,15 @@ use super::job::Job;
 use super::limit::SessionLimit;
 use super::out::Out;
 use super::remote::{Remote, absolute};
+use super::render::spinner;
 use super::stop::Stop;
-use super::ticket_input::TicketSource;
+use super::ticket_input::{Invitation, TicketSource};
 use super::{human, prompt};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  me-sync receive ~/photos                    asks for the ticket
+  me-sync receive 7-velvet-harbor ~/photos    by the code of a device nearby
+  me-sync receive ~/photos                    asks for the ticket or the code
   me-sync receive --ticket-file t.txt ~/photos
   ME_SYNC_TICKET=... me-sync receive -y ~/photos
   ssh laptop cat t.txt | me-sync receive --yes ~/photos
@@ -40,7 +43,7 @@ ticket and DIR again, or `me-sync resume`, go on; `me-sync abort DIR` ends it.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The ticket; - reads it from stdin. Other users can see it here
+    /// The ticket or the code; - reads it from stdin. Other users can see it here
     pub(crate) ticket: Option<String>,
     /// The directory that becomes the sent tree
     #[arg(required = true)]
@@ -87,12 +90,12 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
-    let ticket = from.read(out, stop).await?;
-    if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&ticket, &args.dir, globals, out, stop).await? {
+    let from = from.read(out, stop).await?;
+    if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&from, &args.dir, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
     if let Some(remote) = globals.remote(stop).await? {
-        return there(&remote, &args, ticket, answer, globals, out, stop).await;
+        return there(&remote, &args, from, answer, globals, out, stop).await;
     }
     let options = ImportOptions {
         // with --yes the answer is given here, so that what it agrees to is shown all the same
@@ -112,6 +115,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let compression = globals.compression(args.compress);
     let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let importing = async {
+        let ticket = ticket(from, &node.handle(), &args, globals, out, stop).await?;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
             Ok(job) => job,
             Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&args.dir) => {
@@ -157,18 +161,55 @@ fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
     out.success(json!({ "already": true, "target": dir.to_string_lossy(), "told": told }));
 }
 
+/// The ticket that was given, or the one that the code stands for.
+async fn ticket(
+    from: Invitation,
+    node: &NodeHandle,
+    args: &Args,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<Ticket, CliError> {
+    let looking = looking(&from, out);
+    let code = match from {
+        Invitation::Ticket(ticket) => return Ok(*ticket),
+        Invitation::Code(code) => code,
+    };
+    let search =
+        CodeOptions { timeout: args.connect_timeout, transport: globals.preference(), ..CodeOptions::default() };
+    let found = stop.unless(node.ticket_for(&code, search)).await;
+    if let Some(looking) = looking {
+        looking.finish_and_clear();
+    }
+    Ok(found??)
+}
+
+/// A code may take a while.
+fn looking(from: &Invitation, out: Out) -> Option<ProgressBar> {
+    match from {
+        Invitation::Ticket(_) => None,
+        Invitation::Code(code) => spinner(out, format!("looking for the device that offers code {}", code.number())),
+    }
+}
+
 /// The node imports, and this process follows.
 async fn there(
     remote: &Remote,
     args: &Args,
-    ticket: Ticket,
+    from: Invitation,
     answer: Answer,
     globals: &Globals,
     out: Out,
     stop: &Stop,
 ) -> Result<(), CliError> {
+    let looking = looking(&from, out);
+    let (ticket_uri, code) = match from {
+        Invitation::Ticket(ticket) => (Some(ticket.to_uri()), None),
+        Invitation::Code(code) => (None, Some(code.to_text())),
+    };
     let ask = StartRequest {
-        ticket_uri: ticket.to_uri(),
+        ticket_uri,
+        code,
         target_path: absolute(&args.dir)?,
         replace: false,
         confirm: false,
@@ -182,7 +223,11 @@ async fn there(
         allow_home: args.i_mean_home,
         wait_secs: Some(0),
     };
-    let started: StartResponse = stop.unless(remote.post("session/start", ask)).await??;
+    let started = stop.unless(remote.post::<StartResponse>("session/start", ask)).await;
+    if let Some(looking) = looking {
+        looking.finish_and_clear();
+    }
+    let started = started??;
     let end = match (started.job_id, started.told) {
         (Some(id), _) => {
             let job = Job::there(remote.clone(), id).await?;
@@ -230,13 +275,18 @@ fn has_entries(dir: &Path) -> bool {
 
 /// Has the ticket begun a session, or does one from its device go into this directory? Whoever began that has
 /// agreed to replace what is there.
-async fn has_begun(ticket: &Ticket, dir: &Path, globals: &Globals, out: Out, stop: &Stop) -> Result<bool, CliError> {
+async fn has_begun(from: &Invitation, dir: &Path, globals: &Globals, out: Out, stop: &Stop) -> Result<bool, CliError> {
     let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
     let dir = resolved(dir);
+    let mut imports = book.sessions.iter().filter(|known| known.role == Role::Importer);
+    let ticket = match from {
+        Invitation::Ticket(ticket) => ticket,
+        // whose it is shows later; a session of another device is asked about then
+        Invitation::Code(_) => return Ok(imports.any(|known| known.resumable && known.path == dir)),
+    };
     // a ticket that names no valid device is refused later
     let peer = PeerId::from_bytes(&ticket.peer_id).map(|peer| peer.to_string()).unwrap_or_default();
     let goes_on = |known: &SessionView| known.resumable && known.path == dir && known.peer_id == peer;
-    let mut imports = book.sessions.iter().filter(|known| known.role == Role::Importer);
     Ok(imports.any(|known| known.is_of(ticket.ticket_id) || goes_on(known)))
 }

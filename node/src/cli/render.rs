@@ -10,6 +10,7 @@ use me_sync_node::api::WaitingView;
 use me_sync_node::{JobView, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::limits::MAX_BURNT;
 use me_sync_protocol::progress::Phase;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -52,6 +53,8 @@ pub(crate) struct Render {
     /// The transport by which the other device was met in this process.
     met: Option<String>,
     is_waiting: bool,
+    /// Spoken codes that were burnt.
+    burnt: u32,
     session: Option<SessionId>,
     /// How far an earlier process came is still to be said.
     continues: bool,
@@ -79,6 +82,7 @@ impl Render {
             told_waiting: None,
             met: None,
             is_waiting: false,
+            burnt: 0,
             session: None,
             continues: false,
             moving_since: None,
@@ -103,6 +107,7 @@ impl Render {
         self.say_how_far(view);
         self.say_who(view);
         self.say_what_changed(view);
+        self.say_code(view);
         if self.out.json {
             self.tell(view);
         } else if let Some(bar) = &self.bar {
@@ -241,6 +246,23 @@ impl Render {
             if view.changed.len() > NAMED {
                 self.say("… and more");
             }
+        }
+    }
+
+    /// The code that was shown is good for nothing any more.
+    fn say_code(&mut self, view: &JobView) {
+        if view.codes_burnt == self.burnt {
+            return;
+        }
+        self.burnt = view.codes_burnt;
+        self.event("code", json!({ "code": view.spoken_code, "burnt": view.codes_burnt }));
+        match &view.spoken_code {
+            Some(code) => self.say(format_args!("somebody tried a wrong code; the new code is {}", escaped(code))),
+            // it may have ended meanwhile
+            None if view.codes_burnt >= MAX_BURNT => self.say(format_args!(
+                "{MAX_BURNT} wrong codes were tried: this offer has no code any more; its ticket is still good"
+            )),
+            None => {}
         }
     }
 

@@ -31,9 +31,11 @@ Examples:
   me-sync send --skip-unreadable --json /srv/data
   me-sync send --compress always ~/logs
   me-sync send --devices 3 ~/photos    three tickets, read and hashed once
+  me-sync send --no-code ~/photos      the ticket only
 
 A ticket is a line on stdout, and nothing else is. Whoever has it can take the
-tree once.
+tree once. The code, such as 7-velvet-harbor, is for a device on this network:
+say it and type it there. A wrong try burns it, and another one is shown.
 
 A lost connection is waited out. Stopped and typed again, it goes on with the
 device that had begun; --new makes a ticket for another one instead.
@@ -65,6 +67,9 @@ pub(crate) struct Args {
     /// Draw no QR code
     #[arg(long)]
     no_qr: bool,
+    /// Make no code to say, only the ticket; without mDNS there is none anyway
+    #[arg(long)]
+    no_code: bool,
     /// Do not go on with an unfinished send of this tree
     #[arg(long)]
     new: bool,
@@ -99,6 +104,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         session: None,
         limit: globals.limit(args.limit),
         compression: None,
+        code: args.no_code.then_some(false),
     };
     if let Some(remote) = globals.remote(stop).await? {
         let ask = CreateRequest {
@@ -110,6 +116,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             hash_first: args.hash_first,
             limit_bps: options.limit.map(Rate::bytes_per_second),
             compress: globals.compress(args.compress),
+            no_code: args.no_code,
         };
         let offers = offers_there(&remote, &ask, args.devices, out, stop).await?;
         return follow(offers, options.ttl, !args.no_qr, globals, out, stop).await;
@@ -191,6 +198,7 @@ fn skipped(found: &SourceSummary, out: Out) {
 #[derive(Debug)]
 pub(crate) struct Offered {
     pub(crate) ticket_uri: String,
+    pub(crate) code: Option<String>,
     expires_at_ms: u64,
     peer_id: String,
     addresses: Vec<String>,
@@ -215,6 +223,7 @@ pub(crate) async fn offers_here(
     let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
     let offered = |offer: Offer| Offered {
         ticket_uri: offer.ticket_uri,
+        code: offer.code,
         expires_at_ms: offer.expires_at_ms,
         peer_id: node.peer_id(),
         addresses: offer.ticket.addresses,
@@ -256,6 +265,7 @@ pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Resu
     Ok(Offered {
         job: Job::there(remote.clone(), made.job_id).await?,
         ticket_uri: made.ticket_uri,
+        code: made.code,
         expires_at_ms: made.expires_at,
         peer_id: made.peer_id,
         addresses: made.addresses,
@@ -292,7 +302,7 @@ pub(crate) async fn follow_one(
 
 /// A ticket for programs.
 pub(crate) fn ticket_fields(offer: &Offered) -> serde_json::Value {
-    json!({ "ticket": offer.ticket_uri, "expires_at_ms": offer.expires_at_ms, "peer_id": offer.peer_id,
+    json!({ "ticket": offer.ticket_uri, "code": offer.code, "expires_at_ms": offer.expires_at_ms, "peer_id": offer.peer_id,
         "addresses": offer.addresses,
         "continues": offer.continues.as_ref().map(|known| known.session.to_string()) })
 }
@@ -304,7 +314,14 @@ fn show_ticket(offer: &Offered, ttl: Duration, with_qr: bool, out: Out) -> Resul
     }
     out.say(format_args!("The ticket, good once and for {} (keep it secret):", human::duration(ttl)));
     out.essential(&offer.ticket_uri)?;
-    out.say("On the other device, type this and paste the ticket:");
+    match &offer.code {
+        Some(code) => {
+            out.say("On a device on this network, type this with the code in it:");
+            out.say(format_args!("  me-sync receive {} DIR", escaped(code)));
+            out.say("On any other, type this and paste the ticket:");
+        }
+        None => out.say("On the other device, type this and paste the ticket:"),
+    }
     out.say("  me-sync receive DIR");
     Ok(())
 }

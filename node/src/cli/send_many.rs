@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use indicatif::MultiProgress;
 use me_sync_node::{Completion, JobView, SentTo};
+use me_sync_protocol::escape::escaped;
 use serde_json::{Value, json};
 
 use super::exit::CliError;
@@ -86,6 +87,9 @@ fn show_tickets(offers: &[Offered], ttl: Duration, out: Out) -> Result<(), CliEr
             None => out.say(format_args!("[{number}]")),
         }
         out.essential(&offer.ticket_uri)?;
+        if let Some(code) = &offer.code {
+            out.say(format_args!("    or the code, on this network: {}", escaped(code)));
+        }
     }
     out.say("On each of the devices, type this and paste its ticket:");
     out.say("  me-sync receive DIR");

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
+use me_sync_protocol::code::{Code, CodeRefused};
 use me_sync_protocol::limits::MAX_TICKET;
-use me_sync_protocol::ticket::Ticket;
+use me_sync_protocol::ticket::{FAMILY, Ticket};
 
 use super::exit::CliError;
 use super::out::Out;
@@ -46,8 +47,10 @@ impl TicketSource {
         })
     }
 
-    pub(crate) async fn read(self, out: Out, stop: &Stop) -> Result<Ticket, CliError> {
+    pub(crate) async fn read(self, out: Out, stop: &Stop) -> Result<Invitation, CliError> {
         let text = match self {
+            // a code is spoken aloud, and good once
+            Self::Argument(text) if Code::parse(&text).is_ok() => text,
             Self::Argument(text) => {
                 out.say("note: other users of this machine can see a ticket on the command line (--ticket-file -)");
                 text
@@ -66,12 +69,35 @@ impl TicketSource {
                     CliError::usage(format!("the ticket cannot be read from stdin: {err}"), "pipe it in")
                 })?
             }
-            Self::Prompt => prompt::line("Ticket: ", out, stop).await?,
+            Self::Prompt => prompt::line("Ticket or code: ", out, stop).await?,
         };
         if text.trim().is_empty() {
             return Err(CliError::usage("the ticket is empty", "copy the line that `me-sync send` printed"));
         }
-        Ok(Ticket::parse(&text)?)
+        Invitation::parse(&text)
+    }
+}
+
+/// What the other device shows.
+#[derive(Debug, Clone)]
+pub(crate) enum Invitation {
+    Ticket(Box<Ticket>),
+    Code(Code),
+}
+
+impl Invitation {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        if text.trim_start().starts_with(FAMILY) {
+            return Ok(Self::Ticket(Box::new(Ticket::parse(text)?)));
+        }
+        match Code::parse(text) {
+            Ok(code) => Ok(Self::Code(code)),
+            Err(CodeRefused::NotACode) => Err(CliError::usage(
+                "this is neither a ticket nor a code, such as 7-velvet-harbor",
+                "type or copy what `me-sync send` shows on the other device",
+            )),
+            Err(err) => Err(err.into()),
+        }
     }
 }
 

@@ -55,21 +55,39 @@ pub(super) enum Command {
 }
 
 /// How a source is offered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct OfferPlan {
     pub(crate) ttl: Duration,
     /// No importer gets the outline.
     pub(crate) hash_first: bool,
     /// The node's if none.
     pub(crate) compression: Option<Compression>,
+    /// What tickets say of this device.
+    pub(crate) device: Device,
+    /// Each ticket gets a spoken code, unless it is for an importer that has begun.
+    pub(crate) with_code: bool,
+}
+
+/// What tickets say of this device.
+#[derive(Debug, Clone)]
+pub(crate) struct Device {
+    pub(crate) peer: PeerId,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) name: String,
+}
+
+impl Device {
+    pub(crate) fn ticket(&self, id: TicketId, secret: Secret, expires_at_ms: u64) -> Ticket {
+        Ticket::new(self.peer.to_bytes(), self.addresses.clone(), id, secret, expires_at_ms, &self.name)
+    }
 }
 
 /// What the coordinator contributes to a ticket.
 #[derive(Debug)]
 pub(crate) struct TicketParts {
-    pub(crate) id: TicketId,
-    pub(crate) secret: Secret,
-    pub(crate) expires_at_ms: u64,
+    pub(crate) ticket: Ticket,
+    /// What people may say instead of the ticket.
+    pub(crate) code: Option<String>,
     /// The session that it opens, or that goes on.
     pub(crate) session: Option<SessionId>,
     /// The session of an earlier offer that goes on.

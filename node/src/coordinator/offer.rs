@@ -3,6 +3,7 @@
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
+use super::codes::Stands;
 use super::explain::Failure;
 use super::sources::{Hashed, HashingId};
 use super::{Coordinator, Job, MAX_JOBS, OfferPlan, TicketParts, export};
@@ -42,14 +43,21 @@ impl Coordinator {
                 self.tickets.restore(*id, record);
             }
             let session = continues.or(self.tickets.next_session(ticket));
-            made.push((*id, TicketParts { id: ticket, secret, expires_at_ms, session, continues }, fresh, earlier));
+            let code = offer.with_code && earlier.is_none();
+            let face = offer.device.ticket(ticket, secret, expires_at_ms);
+            let code = code.then(|| {
+                let uri = face.to_uri();
+                self.codes.issue(Stands { job: *id, ticket, uri, expires, expires_wall_ms: expires_at_ms })
+            });
+            made.push((*id, TicketParts { ticket: face, code, session, continues }, fresh, earlier));
         }
         let (part, begin) = self.sources.wait_for(source, &jobs, || self.shared.late());
         if let Some(begin) = begin {
             begin.run(self.shared.hashes.clone(), self.shared.events.clone());
         }
         let started = made.into_iter().map(|(id, parts, fresh, earlier)| {
-            let (view, watch) = watch::channel(JobView::new(Role::Exporter));
+            let view = JobView { spoken_code: parts.code.clone(), ..JobView::new(Role::Exporter) };
+            let (view, watch) = watch::channel(view);
             let (limit, throttle) = self.limits();
             // an outline is for one: several share one manifest
             let may_outline = !offer.hash_first && devices == 1;

@@ -45,8 +45,29 @@ impl Coordinator {
                     None => reply.send(Response::Refused(Code::SessionUnknown)),
                 }
             }
+            Request::CodeBegin(ask) => {
+                let (answer, news) = match self.offers_code(ask.number) {
+                    true => self.codes.begin(peer, ask, self.shared.clock.now(), clock::wall_ms()),
+                    false => (Err(Code::TicketInvalid), None),
+                };
+                news.into_iter().for_each(|news| self.tell_code(news));
+                reply.send(answer.map_or_else(Response::Refused, Response::CodeAnswer));
+            }
+            Request::CodeConfirm(ask) => {
+                let (answer, news) = match self.offers_code(ask.number) {
+                    true => self.codes.confirm(peer, ask, self.shared.clock.now()),
+                    false => (Err(Code::TicketInvalid), None),
+                };
+                news.into_iter().for_each(|news| self.tell_code(news));
+                reply.send(answer.map_or_else(Response::Refused, Response::CodeGiven));
+            }
             Request::Hello(_) => reply.send(Response::Refused(Code::FrameUnexpected)),
         }
+    }
+
+    /// A job that is over and still saying good-bye keeps its code in the book until it is gone.
+    fn offers_code(&self, number: u16) -> bool {
+        self.codes.job(number).and_then(|job| self.jobs.get(&job)).is_some_and(|job| !job.is_over())
     }
 
     fn allowance(&self) -> Allowance {
@@ -97,8 +118,10 @@ impl Coordinator {
             return reply.send(granted);
         }
         job.granted(redeem.ticket_id, peer, from, redeemed.granted, late, &self.shared);
+        let news = self.codes.redeemed(redeem.ticket_id, peer);
         // 6.3: the answer goes out when the session would survive a crash of this process
         let (store, record) = (self.shared.store.clone(), job.record().clone());
+        news.into_iter().for_each(|news| self.tell_code(news));
         tokio::spawn(async move {
             match store.put_export(record).await {
                 Ok(()) => reply.send(granted),

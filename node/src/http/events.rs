@@ -68,6 +68,8 @@ struct Change<'a> {
     waiting: Option<&'a crate::api::WaitingView>,
     needs_decision: bool,
     failures_total: u64,
+    spoken_code: Option<&'a str>,
+    codes_burnt: u32,
     status: Option<&'static str>,
     code: Option<&'static str>,
 }
@@ -83,6 +85,8 @@ impl Events {
         let (name, status, code) = match &view.outcome {
             Some(Outcome::Completed(_)) => ("ended", Some("completed"), None),
             Some(Outcome::Failed { code, .. }) => ("ended", Some("failed"), Some(code.as_str())),
+            // the code that was shown is good for nothing any more
+            None if before.is_some_and(|before| before.codes_burnt != view.codes_burnt) => ("code", None, None),
             None => ("progress", None, None),
         };
         let changed = before.is_none_or(|before| {
@@ -90,6 +94,7 @@ impl Events {
                 || before.session_id != view.session_id
                 || before.waiting.is_some() != view.waiting.is_some()
                 || before.review.is_some() != view.review.is_some()
+                || (before.codes_burnt, &before.spoken_code) != (view.codes_burnt, &view.spoken_code)
         });
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = ring.last.get(&id).is_none_or(|at| at.elapsed() >= EVERY);
@@ -107,6 +112,8 @@ impl Events {
             waiting: view.waiting.as_ref(),
             needs_decision: view.review.is_some(),
             failures_total: view.failures_total,
+            spoken_code: view.spoken_code.as_deref(),
+            codes_burnt: view.codes_burnt,
             status,
             code,
         };

@@ -91,6 +91,9 @@ pub struct CreateRequest {
     /// Default: as the node does.
     #[serde(default)]
     pub compress: Option<Compress>,
+    /// Make no spoken code beside the ticket. Without mDNS there is none in any case.
+    #[serde(default)]
+    pub no_code: bool,
 }
 
 /// An offer that waits for its importer.
@@ -106,6 +109,10 @@ pub struct CreateResponse {
     pub ticket_uri: String,
     /// The same as a QR code: a data URL of an SVG.
     pub qr: String,
+    /// A number and two words that may be said instead of the ticket on a device nearby; a secret too. Null without mDNS,
+    /// with `no_code`, and for an offer that goes on with a session. A wrong try burns it: the status of the job has the
+    /// present one as `spoken_code`.
+    pub code: Option<String>,
     /// When the ticket becomes void, in milliseconds since 1970.
     pub expires_at: u64,
     /// This node.
@@ -124,9 +131,15 @@ pub struct CreateResponse {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
-    /// The ticket.
+    /// The ticket. Either this or `code` is needed.
+    #[serde(default)]
     #[schema(pattern = "^me\\.things:me\\.sync\\.v4:[A-Za-z0-9_-]+$", max_length = 4096)]
-    pub ticket_uri: String,
+    pub ticket_uri: Option<String>,
+    /// The spoken code of a device nearby instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
+    /// device is found, for `connect_timeout_secs` at most; whoever goes away before that ends the search.
+    #[serde(default)]
+    #[schema(max_length = 128)]
+    pub code: Option<String>,
     /// The directory that becomes the tree: absolute, and with the token below one of `import_roots`.
     #[schema(min_length = 1)]
     pub target_path: String,
@@ -320,6 +333,12 @@ pub struct StatusResponse {
     pub begun_ms: Option<u64>,
     /// SHA-256 of the manifest, hex, once all of it is known.
     pub manifest_sha256: Option<String>,
+    /// What may be said instead of the ticket, until somebody has used it or too many were burnt (exporter).
+    #[serde(default)]
+    pub spoken_code: Option<String>,
+    /// Spoken codes that a wrong try has burnt; after 5 there are no more (exporter).
+    #[serde(default)]
+    pub codes_burnt: u32,
     /// Set while the connection is lost.
     pub waiting: Option<WaitingView>,
     /// Bytes a second that may not be exceeded.
@@ -362,6 +381,8 @@ impl StatusResponse {
             source_name: view.source_name,
             begun_ms: view.begun_ms,
             manifest_sha256: view.manifest_sha256,
+            spoken_code: view.spoken_code,
+            codes_burnt: view.codes_burnt,
             waiting: view.waiting,
             limit_bps: view.limit_bps,
             reused_files: view.reused_files,
@@ -389,6 +410,8 @@ impl StatusResponse {
             source_name: self.source_name,
             begun_ms: self.begun_ms,
             manifest_sha256: self.manifest_sha256,
+            spoken_code: self.spoken_code,
+            codes_burnt: self.codes_burnt,
             progress: self.progress,
             waiting: self.waiting,
             limit_bps: self.limit_bps,

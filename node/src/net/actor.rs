@@ -9,6 +9,7 @@ mod requests;
 mod widen;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -58,6 +59,8 @@ pub(super) struct Actor {
     mdns_resume: Option<Instant>,
     hello_timeout: Duration,
     searching: bool,
+    /// Searches that end by themselves.
+    searches: Vec<Weak<()>>,
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
     started: Instant,
     last_listen_change: Instant,
@@ -101,6 +104,7 @@ impl Actor {
             mdns_resume: None,
             hello_timeout,
             searching: false,
+            searches: Vec::new(),
             listeners,
             started: now,
             last_listen_change: now,
@@ -174,6 +178,10 @@ impl Actor {
                 }
             }
             Command::Search(on) => self.searching = on,
+            Command::SearchWhile(search) => {
+                self.searches.retain(|search| search.strong_count() > 0);
+                self.searches.push(search);
+            }
             Command::Shutdown(_) => {} // handled by `run`
         }
     }

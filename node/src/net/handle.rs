@@ -1,5 +1,6 @@
 //! What the rest of the node calls. Every method is cancel-safe: dropping its future gives up the answer, not the node.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use libp2p::swarm::ConnectionId;
@@ -43,6 +44,7 @@ pub(super) enum Command {
     },
     Peers(oneshot::Sender<Vec<PeerView>>),
     Search(bool),
+    SearchWhile(Weak<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -52,6 +54,10 @@ pub(super) struct Listening {
     pub(super) ports: Vec<ListenPort>,
     pub(super) for_ticket: Vec<Multiaddr>,
 }
+
+/// Somebody looks for devices, as long as this lives.
+#[derive(Debug)]
+pub struct Search(#[expect(dead_code, reason = "it is there, which is all that counts")] Arc<()>);
 
 /// Talks to the swarm's task. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -187,6 +193,17 @@ impl NetHandle {
     /// The node is stopping.
     pub async fn search(&self, on: bool) -> Result<(), NetError> {
         self.commands.send(Command::Search(on)).await.map_err(|_| NetError::Stopped)
+    }
+
+    /// As [`Self::search`], until what is returned is dropped.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn search_while(&self) -> Result<Search, NetError> {
+        let search = Arc::new(());
+        let command = Command::SearchWhile(Arc::downgrade(&search));
+        self.commands.send(command).await.map_err(|_| NetError::Stopped)?;
+        Ok(Search(search))
     }
 
     /// Closes listeners and connections; returns within about a second. Other handles get `Stopped` from then on.

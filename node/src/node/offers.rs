@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{NodeHandle, Unfinished};
 use crate::api::JobHandle;
-use crate::coordinator::{MAX_JOBS, OfferPlan, TicketParts};
+use crate::coordinator::{Device, MAX_JOBS, OfferPlan, TicketParts};
 use crate::limit::Rate;
 use crate::net::NetError;
 use crate::source::Source;
@@ -37,6 +37,8 @@ pub struct OfferOptions {
     pub limit: Option<Rate>,
     /// Default: as the node does.
     pub compression: Option<Compression>,
+    /// Make a spoken code beside the ticket. Default: where mDNS is on, since a code is of use to who finds this device.
+    pub code: Option<bool>,
 }
 
 impl OfferOptions {
@@ -46,7 +48,15 @@ impl OfferOptions {
 
 impl Default for OfferOptions {
     fn default() -> Self {
-        Self { ttl: TICKET_TTL, fresh: false, hash_first: false, session: None, limit: None, compression: None }
+        Self {
+            ttl: TICKET_TTL,
+            fresh: false,
+            hash_first: false,
+            session: None,
+            limit: None,
+            compression: None,
+            code: None,
+        }
     }
 }
 
@@ -57,6 +67,9 @@ pub struct Offer {
     pub ticket: Ticket,
     /// The text to copy to the other device. It is a secret.
     pub ticket_uri: String,
+    /// What people may say to the other device instead, if it is nearby; it is a secret too. A wrong try burns it: the
+    /// present one is in the job's view. None for an offer that goes on with an unfinished session.
+    pub code: Option<String>,
     /// When it becomes void, in milliseconds since 1970.
     pub expires_at_ms: u64,
     /// The session that it opens, known before anybody redeems the ticket. Another one takes its place if the tree
@@ -170,29 +183,20 @@ impl NodeHandle {
             return Err(OfferError::Unknown { session });
         }
         let known: Vec<_> = earlier.iter().filter_map(Unfinished::of_export).collect();
-        let plan = OfferPlan { ttl: options.ttl, hash_first: options.hash_first, compression: options.compression };
+        let plan = OfferPlan {
+            ttl: options.ttl,
+            hash_first: options.hash_first,
+            compression: options.compression,
+            device: Device { peer: self.net.local_peer(), addresses, name: self.config.device_name.clone() },
+            with_code: options.code.unwrap_or(self.config.mdns),
+        };
         let offered = self.coordinator.offer(source, plan, earlier, devices).await;
         let offered = offered.map_err(OfferError::Refused)?;
         let offers = offered.into_iter().map(|(parts, job)| {
             job.set_limit(options.limit);
-            self.offer_of(parts, job, addresses.clone(), &known)
+            offer_of(parts, job, &known)
         });
         Ok(offers.collect())
-    }
-
-    fn offer_of(&self, parts: TicketParts, job: JobHandle, addresses: Vec<String>, known: &[Unfinished]) -> Offer {
-        let peer = self.net.local_peer().to_bytes();
-        let name = &self.config.device_name;
-        let continues = known.iter().find(|known| parts.continues == Some(known.session)).cloned();
-        let ticket = Ticket::new(peer, addresses, parts.id, parts.secret, parts.expires_at_ms, name);
-        Offer {
-            ticket_uri: ticket.to_uri(),
-            ticket,
-            expires_at_ms: parts.expires_at_ms,
-            session: parts.session,
-            continues,
-            job,
-        }
     }
 
     /// The unfinished sessions that send this very tree in this way, the newest first, or the named one.
@@ -207,5 +211,18 @@ impl NodeHandle {
         exports.retain(|r| !r.state.is_over() && r.grant.is_some() && r.root == *root && r.choices == choices);
         exports.sort_by_key(|record| std::cmp::Reverse(record.last.wall_ms));
         Ok(exports)
+    }
+}
+
+fn offer_of(parts: TicketParts, job: JobHandle, known: &[Unfinished]) -> Offer {
+    let continues = known.iter().find(|known| parts.continues == Some(known.session)).cloned();
+    Offer {
+        ticket_uri: parts.ticket.to_uri(),
+        expires_at_ms: parts.ticket.expires_at_ms,
+        ticket: parts.ticket,
+        code: parts.code,
+        session: parts.session,
+        continues,
+        job,
     }
 }

@@ -12,6 +12,27 @@ fn pair(place: &Place) -> (Node, Node) {
 }
 
 #[test]
+fn an_import_is_started_with_a_ticket_or_a_code_and_a_code_needs_mdns() {
+    let place = Place::new();
+    let node = Node::start(&place, "d");
+    let target = place.path("in/copy");
+    let ticket = "me.things:me.sync.v4:AAAA";
+    for (what, status, code) in [
+        (json!({}), 400, "bad_request"),
+        (json!({ "ticket_uri": null, "code": null }), 400, "bad_request"),
+        (json!({ "ticket_uri": ticket, "code": "7-velvet-harbor" }), 400, "bad_request"),
+        (json!({ "code": "velvet" }), 400, "usage"),
+        (json!({ "code": "7-velvet-hxrbor" }), 400, "usage"),
+        (json!({ "code": "7-velvet-harbor" }), 404, "peer_not_found"),
+    ] {
+        let mut ask = what.clone();
+        ask["target_path"] = json!(target);
+        node.post("session/start", &ask).is(status, code);
+    }
+    assert!(!target.exists());
+}
+
+#[test]
 fn a_tree_is_offered_taken_watched_and_rolled_back_by_http() {
     let place = Place::new();
     let (from, to) = pair(&place);

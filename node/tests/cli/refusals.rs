@@ -26,6 +26,22 @@ fn text_that_is_no_ticket_is_usage_and_a_damaged_one_is_refused() {
 }
 
 #[test]
+fn a_misspelled_code_is_refused_before_anybody_is_asked_and_without_mdns_there_is_none() {
+    let place = Place::new();
+    for (code, says) in [
+        ("7-velvet-hxrbor", "harbor"),
+        ("7-velvet", "2 words"),
+        ("4000-velvet-harbor", "999"),
+        ("7 velvet harbor", "--no-mdns"),
+    ] {
+        let output = place.run_with_input("importer", &["receive", "dst"], code);
+        assert_code(&output, 2);
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+    assert!(!place.path("dst").exists());
+}
+
+#[test]
 fn a_used_ticket_is_refused_and_the_target_untouched() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

@@ -38,11 +38,17 @@ const SOON: Duration = Duration::from_secs(15);
 pub(crate) struct Answers {
     pub(crate) hello: Vec<u8>,
     pub(crate) redeem: Vec<u8>,
+    /// To the beginning and to the proof of a code.
+    pub(crate) code: [Vec<u8>; 2],
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { hello: encode(&Response::Hello(hello())), redeem: encode(&Response::Granted(granted())) }
+        Self {
+            hello: encode(&Response::Hello(hello())),
+            redeem: encode(&Response::Granted(granted())),
+            code: [encode(&Response::Done), encode(&Response::Done)],
+        }
     }
 }
 
@@ -271,6 +277,8 @@ async fn answer(mut stream: Stream, answers: Answers) {
     let response = match Request::decode(&raw) {
         Ok(Request::Hello(_)) => answers.hello,
         Ok(Request::Redeem(_)) => answers.redeem,
+        Ok(Request::CodeBegin(_)) => answers.code[0].clone(),
+        Ok(Request::CodeConfirm(_)) => answers.code[1].clone(),
         Ok(Request::Resume(_) | Request::Status(_) | Request::Abort(_) | Request::Result(_)) | Err(_) => {
             encode(&Response::Done)
         }

@@ -153,6 +153,8 @@ mod tests {
             begun_ms: None,
             manifest_sha256: None,
             progress: me_sync_node::api::ProgressView::default(),
+            spoken_code: None,
+            codes_burnt: 0,
             waiting: None,
             limit_bps: None,
             reused_files: 0,

@@ -68,7 +68,8 @@ pub(super) async fn peers(
     Ok(Json(PeersResponse { peers: peers.collect() }))
 }
 
-/// Streams what changes, as server-sent events: `progress` and `ended` with a job's figures, and `reset` for a client that
+/// Streams what changes, as server-sent events: `progress`, `code` (a spoken code was burnt; `spoken_code` is the new one, if
+/// there is one) and `ended`, all with a job's figures, and `reset` for a client that
 /// has missed some. `Last-Event-ID` goes on behind that event.
 #[utoipa::path(
     get,

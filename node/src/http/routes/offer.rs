@@ -67,6 +67,7 @@ pub(super) async fn create(
         session: None,
         limit,
         compression: ask.compress.map(Compression::from),
+        code: ask.no_code.then_some(false),
     };
     let offered = to_its_end(async move { offer(&api, caller, path, scan, options).await }).await?;
     Ok((StatusCode::CREATED, Json(offered)))
@@ -114,6 +115,7 @@ fn response(
         ticket_id: offer.ticket.ticket_id.to_string(),
         qr: qr(&offer.ticket_uri),
         ticket_uri: offer.ticket_uri,
+        code: offer.code,
         expires_at: offer.expires_at_ms,
         peer_id: api.node.peer_id(),
         addresses: offer.ticket.addresses,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
-use me_sync_protocol::reason::Code;
+use me_sync_protocol::code::Code;
+use me_sync_protocol::reason;
 use me_sync_protocol::ticket::Ticket;
 
 use super::offer::offer;
@@ -18,7 +19,7 @@ use crate::http::extract::{Body, session_id, within};
 use crate::http::gate::Caller;
 use crate::http::schema::{ResumeRequest, ResumeResponse, StartRequest, StartResponse, Transport};
 use crate::net::{TransportPreference, parse_addresses};
-use crate::node::{ImportError, ImportOptions, OfferOptions, ResumeOptions};
+use crate::node::{CodeOptions, ImportError, ImportOptions, OfferOptions, ResumeOptions};
 use crate::refusal::Refusal;
 use crate::source::ScanOptions;
 use crate::staging::TargetOptions;
@@ -29,7 +30,7 @@ const MAX_ADDRESSES: usize = 16;
 /// How long an exporter is looked for, to tell it that its tree is in place.
 const TELL: Duration = Duration::from_secs(15);
 
-/// Imports a tree with a ticket.
+/// Imports a tree with a ticket, or with the spoken code of a device nearby.
 #[utoipa::path(
     post,
     path = "/me/sync/v4/session/start",
@@ -60,10 +61,15 @@ pub(super) async fn start(
     let wait = seconds(within("wait_secs", ask.wait_secs, 20, (0, 60))?);
     let limit = api.limit(caller, ask.limit_bps)?;
     let peer_addresses = addresses(&ask.peer_addresses)?;
-    let ticket = Ticket::parse(&ask.ticket_uri).map_err(Refusal::from)?;
+    let transport = match ask.transport {
+        Transport::Auto => TransportPreference::Auto,
+        Transport::Tcp => TransportPreference::Tcp,
+        Transport::Quic => TransportPreference::Quic,
+    };
+    let invitation = Invitation::of(ask.ticket_uri.as_deref(), ask.code.as_deref())?;
     if ask.allow_home && caller != Caller::User {
         return Err(ApiError::coded(
-            Code::PathNotAllowed,
+            reason::Code::PathNotAllowed,
             "the home directory is not replaced over HTTP",
             "use the CLI",
         ));
@@ -77,11 +83,7 @@ pub(super) async fn start(
             (false, false) => Consent::Ask,
             (false, true) => Consent::AskAlways,
         },
-        transport: match ask.transport {
-            Transport::Auto => TransportPreference::Auto,
-            Transport::Tcp => TransportPreference::Tcp,
-            Transport::Quic => TransportPreference::Quic,
-        },
+        transport,
         peer_addresses,
         connect_timeout,
         target_options: TargetOptions {
@@ -101,6 +103,14 @@ pub(super) async fn start(
         },
         ..ImportOptions::new(&target)
     };
+    let ticket = match invitation {
+        Invitation::Ticket(ticket) => ticket,
+        // not to its end: nobody goes on with it when the caller is gone
+        Invitation::Code(code) => {
+            let search = CodeOptions { timeout: connect_timeout, transport, ..CodeOptions::default() };
+            api.node.ticket_for(&code, search).await?
+        }
+    };
     let started = to_its_end(async move {
         match api.node.import(ticket, options).await {
             Ok(job) => begun(&api, job, target, wait).await,
@@ -117,6 +127,25 @@ pub(super) async fn start(
         (Some(_), None) => StatusCode::ACCEPTED,
     };
     Ok((status, Json(started)))
+}
+
+/// What a caller has of the exporter.
+enum Invitation {
+    Ticket(Ticket),
+    Code(Code),
+}
+
+impl Invitation {
+    fn of(ticket: Option<&str>, code: Option<&str>) -> Result<Self, ApiError> {
+        match (ticket, code) {
+            (Some(ticket), None) => Ok(Self::Ticket(Ticket::parse(ticket).map_err(Refusal::from)?)),
+            (None, Some(code)) => Ok(Self::Code(Code::parse(code).map_err(Refusal::from)?)),
+            (Some(_), Some(_)) => Err(ApiError::bad_request("ticket_uri and code are both given", "give one of them")),
+            (None, None) => {
+                Err(ApiError::bad_request("neither ticket_uri nor code is given", "give what the other device shows"))
+            }
+        }
+    }
 }
 
 /// Follows the job; what fails before there is a session is the answer.
@@ -201,7 +230,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
     let compression = ask.compress.map(Compression::from);
     if api.jobs.of_session(session).is_some_and(|job| !job.is_over()) {
         let message = format!("session {} goes on already", session.short());
-        return Err(ApiError::coded(Code::TargetBusy, message, "session/status tells how far it is"));
+        return Err(ApiError::coded(reason::Code::TargetBusy, message, "session/status tells how far it is"));
     }
     let known = api.known(session).await?;
     let mut answer =

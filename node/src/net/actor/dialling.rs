@@ -175,12 +175,16 @@ impl Actor {
     }
 
     pub(super) fn probe_due(&self) -> Option<Instant> {
-        if self.searching && self.probe_room() > 0 { self.discovery.next_due() } else { None }
+        if self.is_searching() && self.probe_room() > 0 { self.discovery.next_due() } else { None }
+    }
+
+    fn is_searching(&self) -> bool {
+        self.searching || self.searches.iter().any(|search| search.strong_count() > 0)
     }
 
     /// Greets found peers, while somebody searches.
     pub(super) fn probe_found(&mut self, now: Instant) {
-        if !self.searching {
+        if !self.is_searching() {
             return;
         }
         for peer in self.discovery.take_due(now, self.probe_room()) {

@@ -244,7 +244,12 @@ impl Actor {
                 self.turn_away(id, &ConnectError::Refused { peer: id, code }, now);
             }
             Response::Refused(code) => self.turn_away(id, &ConnectError::Version { peer: id, code }, now),
-            Response::Granted(_) | Response::Resumed(_) | Response::Status(_) | Response::Done => {
+            Response::Granted(_)
+            | Response::Resumed(_)
+            | Response::Status(_)
+            | Response::Done
+            | Response::CodeAnswer(_)
+            | Response::CodeGiven(_) => {
                 self.turn_away(id, &ConnectError::Version { peer: id, code: Code::VersionMismatch }, now);
             }
         }

@@ -37,7 +37,7 @@ pub(super) enum Outbound {
 pub(super) struct Answer {
     channel: ResponseChannel<Response>,
     response: Option<Response>,
-    /// Set for a redemption.
+    /// Set for what may be a guess.
     redeemer: Option<Source>,
 }
 
@@ -99,9 +99,11 @@ impl Actor {
             return self.respond(channel, Response::Refused(Code::VersionMismatch));
         }
         let mut redeemer = None;
-        if matches!(request, Request::Redeem(_) | Request::Resume(_)) {
+        // a proof belongs to the try that was begun
+        let ends_try = matches!(request, Request::CodeConfirm(_));
+        if ends_try || matches!(request, Request::Redeem(_) | Request::Resume(_) | Request::CodeBegin(_)) {
             redeemer = peer.connections.iter().find(|c| c.id == connection).and_then(|c| Source::of(&c.address));
-            if redeemer.is_some_and(|source| !self.redeems.take(source, now)) {
+            if redeemer.is_some_and(|source| !ends_try && !self.redeems.take(source, now)) {
                 return self.respond(channel, Response::Refused(Code::RateLimited));
             }
         }
@@ -117,8 +119,9 @@ impl Actor {
 
     pub(super) fn on_answer(&mut self, answer: Answer) {
         let response = answer.response.unwrap_or(Response::Refused(Code::Busy));
-        // Only guesses count against the limit.
-        let is_guess = matches!(response, Response::Refused(Code::TicketInvalid | Code::SessionUnknown));
+        // Only guesses count against the limit; a code that was begun counts as one until it is proven.
+        let is_guess =
+            matches!(response, Response::Refused(Code::TicketInvalid | Code::SessionUnknown) | Response::CodeAnswer(_));
         if let (Some(source), false) = (answer.redeemer, is_guess) {
             self.redeems.give_back(source);
         }

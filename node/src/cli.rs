@@ -10,6 +10,7 @@ mod compress;
 mod config;
 mod dashboard;
 mod demo;
+mod doctor;
 mod exit;
 mod failures;
 mod follow;
@@ -22,7 +23,10 @@ mod limit;
 mod live;
 mod node;
 mod out;
+mod own;
+mod peer_address;
 mod peers;
+mod post_apply;
 mod prompt;
 mod qr;
 mod receive;
@@ -127,6 +131,9 @@ enum Command {
     /// Print a link to the page of the node that runs, for a browser on this device
     #[command(after_help = dashboard::EXAMPLES)]
     Dashboard(dashboard::Args),
+    /// Say what is heard and reached from here, and what will be slowest
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Args),
     /// Show it all in one process: two nodes on 127.0.0.1 move a tree and compare it
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
@@ -146,7 +153,7 @@ pub(crate) fn main() -> Exit {
     };
     let out = Out::new(cli.globals.json, cli.globals.quiet);
     let node = match &cli.command {
-        Command::Node(args) => Some(args.log_format),
+        Command::Node(args) => args.log_format(),
         _ => None,
     };
     cli.globals.start_tracing(node);
@@ -189,6 +196,7 @@ fn run(cli: Cli, out: Out) -> Result<(), CliError> {
             Command::Sessions(args) => sessions::run(args, &globals, out, &stop).await,
             Command::Node(args) => node::run(args, &globals, out, &stop).await,
             Command::Dashboard(args) => dashboard::run(args, &globals, out, &stop).await,
+            Command::Doctor(args) => doctor::run(args, &globals, out, &stop).await,
             Command::Demo(args) => demo::run(args, &globals, out, &stop).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Config(args) => config::run(&args, &globals, out),

@@ -10,11 +10,13 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::limit::Rate;
 use crate::net::ListenAddr;
+use crate::post_apply::{PostApply, PostApplyRefused};
 use crate::transfer::Compression;
 
 /// More than anybody writes by hand.
@@ -38,6 +40,12 @@ pub struct Config {
     /// `compress`: `auto`, `never` or `always`. Default: `auto`.
     #[serde(deserialize_with = "keys::compress")]
     pub compress: Option<Compression>,
+    /// `post_apply`: the program and its arguments that run once a tree is in place; if it fails, the old tree comes
+    /// back. Default: none.
+    #[serde(deserialize_with = "keys::words")]
+    pub post_apply: Option<Vec<String>>,
+    /// `post_apply_timeout`: seconds that it may take, 1 to 3600. Default: 60.
+    pub post_apply_timeout: Option<u32>,
     /// `[api]`: the HTTP interface of `me-sync node`.
     pub api: ApiConfig,
 }
@@ -130,6 +138,16 @@ pub fn default_path() -> Option<PathBuf> {
 }
 
 impl Config {
+    /// The command after a swap, if there is one; it may take `timeout` if that is said.
+    ///
+    /// # Errors
+    /// Its time is none.
+    pub fn post_apply(&self, timeout: Option<Duration>) -> Result<Option<PostApply>, PostApplyRefused> {
+        let by_file = self.post_apply_timeout.map(|secs| Duration::from_secs(secs.into()));
+        let timeout = timeout.or(by_file).unwrap_or(PostApply::TIMEOUT);
+        self.post_apply.clone().map(|argv| PostApply::new(argv, timeout)).transpose()
+    }
+
     /// Reads a file that somebody named.
     ///
     /// # Errors
@@ -189,7 +207,20 @@ impl Config {
             let keys::Unknown { line, key, nearest } = unknown;
             Err(ConfigError::UnknownKey { path: path.to_owned(), line, key, nearest })
         })?;
-        toml::from_str(text).map_err(wrong)
+        let config: Self = toml::from_str(text).map_err(wrong)?;
+        // a time without a command is looked at too
+        let argv = config.post_apply.clone().or_else(|| Some(vec!["true".to_owned()]));
+        let command = Self { post_apply: argv, ..config.clone() }.post_apply(None);
+        let refused = |err: PostApplyRefused| ConfigError::Value {
+            path: path.to_owned(),
+            line: keys::line_of(
+                text,
+                if err == PostApplyRefused::Timeout { "post_apply_timeout" } else { "post_apply" },
+            ),
+            why: err.to_string(),
+        };
+        command.map_err(refused)?;
+        Ok(config)
     }
 }
 
@@ -221,12 +252,14 @@ mod tests {
         assert_eq!(parse("").unwrap(), Config::default());
         let all = parse(
             "name = 'attic'\nlisten = ['127.0.0.1', '[::1]:4001']\nmdns = false\nlimit = '1.5M'\n\
-             compress = 'never'\n[api]\nport = 0\nexport_roots = ['/srv/a']\nimport_roots = ['/srv/b', '/srv/c']\n",
+             compress = 'never'\npost_apply = ['systemctl', 'reload', 'x']\npost_apply_timeout = 5\n[api]\nport = 0\nexport_roots = ['/srv/a']\nimport_roots = ['/srv/b', '/srv/c']\n",
         )
         .unwrap();
+        let command = all.post_apply(None).unwrap().unwrap();
         assert_eq!((all.name.as_deref(), all.mdns), (Some("attic"), Some(false)));
         assert_eq!(all.listen.unwrap()[1].port, Some(4001));
         assert_eq!((all.limit.unwrap().bytes_per_second(), all.compress), (1_500_000, Some(Compression::Never)));
+        assert_eq!((command.argv().len(), command.timeout().as_secs()), (3, 5));
         assert_eq!((all.api.port, all.api.import_roots.unwrap().len()), (Some(0), 2));
     }
 
@@ -261,6 +294,11 @@ mod tests {
             "mdns = 'no'",
             "limit = '5'",
             "compress = 'often'",
+            "post_apply = 'reload'",
+            "post_apply = []",
+            "post_apply = ['bin/reload']",
+            "post_apply_timeout = 0",
+            "post_apply_timeout = 3601",
             "api = 5",
             "[api]\nport = 70000",
             "[api]\nimport_roots = ['relative']",

@@ -115,6 +115,7 @@ enum JobEvent {
     Repinned(Box<Result<Target, Failure>>),
     Checkpointed(Result<(), Failure>),
     Swapping,
+    Restarting,
     Applied(Box<Swap>),
     /// Everything of the job is let go.
     Finished(Box<Outcome>),
@@ -233,6 +234,8 @@ impl Coordinator {
                 },
                 _ = tick.tick() => self.tick(),
             }
+            // whoever has a session, or an offer of one, is found by the other side
+            self.shared.net.offer(!self.jobs.is_empty());
             if let Some(done) = self.shutdown.take_if(|_| self.jobs.is_empty()) {
                 // the caller may have given up waiting
                 done.send(()).ok();
@@ -329,6 +332,7 @@ impl Coordinator {
             route,
             options: plan.target_options,
             throttle,
+            post_apply: plan.post_apply,
         };
         let job = ImportJob::start(id, view, start, plan.target, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
@@ -352,6 +356,7 @@ impl Coordinator {
             route,
             options: plan.target_options,
             throttle,
+            post_apply: plan.post_apply,
         };
         let job = ImportJob::resume(id, view, start, record, &self.shared);
         self.jobs.insert(id, Job::Import(Box::new(job)));
@@ -546,6 +551,7 @@ fn export_event(job: &mut ExportJob, event: JobEvent, shared: &Shared) {
         | JobEvent::Repinned(_)
         | JobEvent::Checkpointed(_)
         | JobEvent::Swapping
+        | JobEvent::Restarting
         | JobEvent::Applied(_)
         | JobEvent::Rescanned(_)
         | JobEvent::Finished(_) => tracing::error!("an importer's event at an exporter"),
@@ -563,6 +569,7 @@ fn import_event(job: &mut ImportJob, event: JobEvent, shared: &Shared) {
         JobEvent::Repinned(result) => job.repinned(*result, shared),
         JobEvent::Checkpointed(result) => job.checkpointed(result, shared),
         JobEvent::Swapping => job.swapping(shared),
+        JobEvent::Restarting => job.restarting(shared),
         JobEvent::Applied(result) => job.applied(*result, shared),
         JobEvent::Rest(_) | JobEvent::Rescanned(_) | JobEvent::ControlAccepted(..) | JobEvent::Finished(_) => {
             tracing::error!("an exporter's event at an importer");

@@ -28,10 +28,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use me_sync_protocol::ids::SessionId;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,10 +45,12 @@ use self::jobs::Jobs;
 use self::logins::Logins;
 use self::roots::Roots;
 use self::routes::{Api, router};
-use self::server::Server;
+use self::server::{Calls, Server};
 use self::token::Token;
+use crate::api::JobHandle;
 use crate::limit::Rate;
 use crate::node::NodeHandle;
+use crate::post_apply::PostApply;
 
 /// How long answers that are under way may take when the node stops.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -63,6 +66,8 @@ pub struct HttpConfig {
     pub import_roots: Vec<PathBuf>,
     /// Of sessions that are given none with the token.
     pub limit: Option<Rate>,
+    /// Runs after the swap of what comes in with the token.
+    pub post_apply: Option<PostApply>,
 }
 
 /// The API cannot be served.
@@ -94,9 +99,12 @@ pub enum HttpError {
 /// A served API. Stop it with [`Http::shutdown`].
 #[derive(Debug)]
 pub struct Http {
-    at: SocketAddr,
+    at: Option<SocketAddr>,
+    calls: Calls,
     state_dir: PathBuf,
     jobs: Arc<Jobs>,
+    logins: Arc<Logins>,
+    server: Server,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -115,30 +123,73 @@ impl Http {
         let port = |err| HttpError::Port { port: config.port, err };
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port)).await.map_err(port)?;
         let at = tcp.local_addr().map_err(port)?;
+        let served = Self::start(node, config, Some(at))?;
+        let door = Door::Tcp { port: at.port(), token, logins: served.logins.clone() };
+        served.tasks.spawn(served.server.clone().serve_tcp(tcp, door));
+        Ok(served)
+    }
+
+    /// Serves the user of this process over the Unix socket alone: for a command that others may join. Needs a runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn serve_user(node: NodeHandle) -> Result<Self, HttpError> {
+        Self::start(node, HttpConfig::default(), None)
+    }
+
+    fn start(node: NodeHandle, config: HttpConfig, at: Option<SocketAddr>) -> Result<Self, HttpError> {
+        let state_dir = node.state_dir().to_owned();
         let path = state_dir.join(SOCKET_FILE);
         let unix = socket::listen(&state_dir).map_err(|err| HttpError::Socket { path, err })?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (jobs, logins) = (Jobs::new(), Arc::new(Logins::new(stop.clone())));
+        let (jobs, calls, logins) = (Jobs::new(), Calls::default(), Arc::new(Logins::new(stop.clone())));
         let api = Api {
+            at,
+            begun: Instant::now(),
             jobs: jobs.clone(),
             exports: Roots::new("export_roots", config.export_roots, &state_dir),
             imports: Roots::new("import_roots", config.import_roots, &state_dir),
             limit: config.limit,
+            post_apply: config.post_apply,
             stop: stop.clone(),
             searches: Default::default(),
             logins: logins.clone(),
-            port: at.port(),
+            port: at.map_or(0, |at| at.port()),
             node,
         };
         let server = Server { router: router(api), stop: stop.clone(), tasks: tasks.clone() };
-        tasks.spawn(server.clone().serve_tcp(tcp, Door::Tcp { port: at.port(), token, logins }));
-        tasks.spawn(server.serve_unix(unix));
-        Ok(Self { at, state_dir, jobs, stop, tasks })
+        tasks.spawn(server.clone().serve_unix(unix, calls.clone()));
+        Ok(Self { at, calls, state_dir, jobs, logins, server, stop, tasks })
     }
 
-    /// Where it is.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it is over TCP.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.at
+    }
+
+    /// Takes in a job that was not started through here, for others to see and end.
+    pub fn show(&self, job: JobHandle, path: PathBuf) {
+        self.jobs.add(job, path, None);
+    }
+
+    /// Jobs that are not over.
+    pub fn running(&self) -> usize {
+        self.jobs.live().len()
+    }
+
+    /// Wakes when a job begins, ends or is a little further.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.jobs.events.newest()
+    }
+
+    /// How long ago somebody last asked over the socket; none if nobody has.
+    pub fn idle(&self) -> Option<Duration> {
+        self.calls.idle()
+    }
+
+    /// From now on nobody finds the socket. Who has found it is served still.
+    pub fn hide(&self) {
+        socket::remove(&self.state_dir);
     }
 
     /// The sessions that jobs work on.

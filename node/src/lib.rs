@@ -18,6 +18,8 @@ pub mod limit;
 mod link;
 pub mod net;
 mod node;
+pub mod post_apply;
+mod process;
 mod random;
 pub mod refusal;
 pub mod source;

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, identity};
 use me_sync_protocol::message::{Hello, Request, Response};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use address::parse_addresses;
 pub use error::{ConnectError, NetError, OpenError, RequestError};
@@ -265,9 +265,10 @@ fn start(config: NetConfig, hello_timeout: Duration) -> Result<(NetHandle, mpsc:
     let (events, received) = mpsc::channel(EVENT_CAPACITY);
     let (commands, queue) = mpsc::channel(COMMAND_CAPACITY);
     let local = config.keypair.public().to_peer_id();
-    let actor = actor::Actor::new(config, hello_timeout, queue, events)?;
+    let (offering, offers) = watch::channel(false);
+    let actor = actor::Actor::new(config, hello_timeout, queue, offers, events)?;
     tokio::spawn(actor.run());
-    Ok((NetHandle::new(local, commands), received))
+    Ok((NetHandle::new(local, commands, offering), received))
 }
 
 #[cfg(test)]

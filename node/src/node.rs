@@ -27,6 +27,7 @@ use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::limit::{self, LimitFileError, Limiter, Rate};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
+use crate::post_apply;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -218,6 +219,8 @@ pub struct ImportOptions {
     pub limit: Option<Rate>,
     /// Whether packed files are taken: not with [`Compression::Never`], here or of the node. Default: as the node does.
     pub compression: Option<Compression>,
+    /// What runs once the tree is in place; if it fails, the old tree comes back. Default: nothing.
+    pub post_apply: post_apply::Choice,
     /// The target must lie below one of these directories, whose paths are resolved. Default: anywhere.
     pub roots: Option<Vec<PathBuf>>,
 }
@@ -234,6 +237,7 @@ impl ImportOptions {
             target_options: TargetOptions::default(),
             limit: None,
             compression: None,
+            post_apply: post_apply::Choice::default(),
             roots: None,
         }
     }
@@ -418,7 +422,9 @@ impl NodeHandle {
             // the session pins it again
             drop(target);
             let more = coordinator::addresses(&ticket, options.peer_addresses);
-            let how = Continue { target_options, consent: options.consent, addresses: more, unpacked };
+            let post_apply = options.post_apply.or(record.post_apply.as_ref());
+            let consent = options.consent;
+            let how = Continue { target_options, consent, addresses: more, unpacked, post_apply };
             let job = self.resume_record(record, ticket, how).await?;
             job.set_limit(options.limit);
             return Ok(job);
@@ -432,6 +438,7 @@ impl NodeHandle {
             transport: options.transport,
             connect_timeout: options.connect_timeout,
             unpacked,
+            post_apply: options.post_apply.or(None),
         };
         let job = self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)?;
         job.set_limit(options.limit);

@@ -71,7 +71,7 @@ pub use seal::SealError;
 pub use stamp::FileStamp;
 pub use state::{SessionRecord, StateDir};
 pub use survey::OldTree;
-pub use swap::{Applied, ApplyHooks, SealedStaging, on_apply_thread};
+pub use swap::{Applied, ApplyHooks, SealedStaging, Swapped, on_apply_thread};
 pub use target::{Target, TargetOptions};
 pub use tree::{SessionInfo, Staging};
 

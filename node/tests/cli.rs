@@ -7,16 +7,24 @@ mod support;
 
 #[path = "cli/config.rs"]
 mod config;
+#[path = "cli/doctor.rs"]
+mod doctor;
+#[path = "cli/joined.rs"]
+mod joined;
 #[path = "cli/kept.rs"]
 mod kept;
 #[path = "cli/limit.rs"]
 mod limit;
 #[path = "cli/migrate.rs"]
 mod migrate;
+#[path = "cli/post_apply.rs"]
+mod post_apply;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/resume.rs"]
 mod resume;
+#[path = "cli/service.rs"]
+mod service;
 #[path = "cli/several.rs"]
 mod several;
 #[path = "cli/stopping.rs"]

@@ -59,6 +59,8 @@ pub enum Input {
     },
     /// The staged tree is sealed; the swap begins.
     Swapping,
+    /// The swap is done and durable, and a command runs that may still undo it. After [`Input::Swapping`].
+    Restarting,
     /// The swap is done and durable, or did not happen.
     Applied(Result<(), Code>),
     /// Sealing found these staged files missing or wrong, and removed the wrong ones. Nothing was swapped: they are to
@@ -136,10 +138,18 @@ enum State {
     },
     AwaitFinalize,
     Applying {
-        swapping: bool,
+        at: Step,
     },
     Waiting,
     Over,
+}
+
+/// How far an apply is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Verifying,
+    Swapping,
+    Restarting,
 }
 
 /// One importing session.
@@ -233,8 +243,9 @@ impl Importer {
             (State::AwaitManifest(_) | State::Review { .. }, _) => Phase::ManifestReceiving,
             (State::Receiving { round: 0, .. }, _) => Phase::BulkTransferring,
             (State::Receiving { .. }, _) => Phase::RetryingFailed,
-            (State::AwaitFinalize | State::Applying { swapping: false }, _) => Phase::FinalVerifying,
-            (State::Applying { swapping: true }, _) => Phase::Applying,
+            (State::AwaitFinalize | State::Applying { at: Step::Verifying }, _) => Phase::FinalVerifying,
+            (State::Applying { at: Step::Swapping }, _) => Phase::Applying,
+            (State::Applying { at: Step::Restarting }, _) => Phase::RestartingRuntime,
         }
     }
 
@@ -346,10 +357,11 @@ impl Importer {
                 Ok(())
             }
             Input::Swapping => {
-                if let State::Applying { swapping } = &mut self.state {
-                    *swapping = true;
-                    self.tell_progress();
-                }
+                self.step(Step::Swapping);
+                Ok(())
+            }
+            Input::Restarting => {
+                self.step(Step::Restarting);
                 Ok(())
             }
             Input::Applied(result) => {
@@ -380,6 +392,14 @@ impl Importer {
         }
         self.watch(now);
         Ok(())
+    }
+
+    /// An apply is further, and the exporter is told (SPEC §9.1).
+    fn step(&mut self, to: Step) {
+        if let State::Applying { at } = &mut self.state {
+            *at = to;
+            self.tell_progress();
+        }
     }
 
     /// The next thing to do.

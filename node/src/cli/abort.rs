@@ -12,6 +12,7 @@ use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
 use super::out::Out;
+use super::own::Meet;
 use super::resume::several;
 use super::stop::Stop;
 
@@ -65,14 +66,16 @@ fn find<'a>(book: &'a Book, what: &Path) -> Vec<&'a SessionView> {
 
 async fn end(known: &SessionView, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     // not `unless`: once begun it is waited for
-    if let Some(remote) = globals.remote(stop).await? {
-        let ask = SessionRequest { session_id: known.session_id.to_string() };
-        remote.post::<AbortResponse>("session/abort", ask).await?;
-    } else {
-        let node = globals.spawn(out, stop).await?;
-        let ended = node.handle().end_session(known.session_id).await;
-        node.shutdown().await;
-        ended?;
+    match globals.meet(out, stop).await? {
+        Meet::There(remote) => {
+            let ask = SessionRequest { session_id: known.session_id.to_string() };
+            remote.post::<AbortResponse>("session/abort", ask).await?;
+        }
+        Meet::Here(node) => {
+            let ended = node.handle().end_session(known.session_id).await;
+            node.shutdown(None).await;
+            ended?;
+        }
     }
     let (id, path) = (known.session_id.short(), human::path(&known.path));
     match known.role {

@@ -13,7 +13,7 @@ use me_sync_node::{NodeError, StateLock, StateLockError, settle};
 use me_sync_protocol::reason::Code;
 
 use super::exit::{CliError, Exit};
-use super::globals::{Globals, LOCK_PAUSE, LOCK_TRIES};
+use super::globals::{Globals, LOCK_PAUSE};
 use super::live;
 use super::stop::{Stop, blocking};
 
@@ -87,7 +87,7 @@ impl Book {
         loop {
             let book = Self::load(globals, stop).await?;
             let Some(Busy(held)) = book.busy else { return Ok(book) };
-            if tries == LOCK_TRIES {
+            if tries == globals.lock_tries() {
                 return Err(locked(held));
             }
             tries += 1;

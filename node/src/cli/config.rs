@@ -16,14 +16,17 @@ Examples:
   me-sync --config new.toml config check
 
 A flag counts more than the environment (ME_SYNC_NAME, _LISTEN, _NO_MDNS,
-_LIMIT, _COMPRESS, _API_PORT, _EXPORT_ROOTS, _IMPORT_ROOTS), that more than the
-file, and the file more than the default. All keys, none of which is needed:
+_LIMIT, _COMPRESS, _POST_APPLY, _API_PORT, _EXPORT_ROOTS, _IMPORT_ROOTS), that
+more than the file, and the file more than the default. All keys, none of which is needed:
 
   name = \"attic\"                  what other devices see
   listen = [\"192.168.1.5:4001\"]   where this device listens
   mdns = true                     find and be found on the local network
   limit = \"20M\"                   of each session that is given none
   compress = \"auto\"               or never, or always
+  post_apply = [\"systemctl\", \"--user\", \"restart\", \"photos\"]
+                                  runs once a tree is in place; see `receive`
+  post_apply_timeout = 60         seconds that it may take
   [api]                           of `me-sync node`
   port = 7711                     on 127.0.0.1
   export_roots = [\"/srv/photos\"]  what may be offered over HTTP

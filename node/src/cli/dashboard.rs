@@ -33,7 +33,8 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     if globals.no_node {
         return Err(CliError::usage("the page is the running node's", "leave --no-node out"));
     }
-    let Some(remote) = globals.remote(stop).await? else {
+    // a command that others may join has no page
+    let Some(remote) = globals.remote(stop).await?.filter(|remote| !remote.health.passing) else {
         let message = "no node runs on this state directory, and the page is the node's";
         return Err(CliError::new(Exit::Node, message, "start one with `me-sync node`, then run `me-sync dashboard`"));
     };

@@ -9,7 +9,7 @@ use me_sync_node::config::{self, Config, parse_listen};
 use me_sync_node::http::schema;
 use me_sync_node::limit::Rate;
 use me_sync_node::net::{ListenAddr, TransportPreference, Transports};
-use me_sync_node::{Compression, Node, NodeConfig, default_state_dir};
+use me_sync_node::{Compression, Node, NodeConfig, NodeError, default_state_dir};
 use me_sync_protocol::reason::Code;
 use tracing_subscriber::EnvFilter;
 
@@ -19,11 +19,14 @@ use super::human;
 use super::limit::SessionLimit;
 use super::node::LogFormat;
 use super::out::Out;
+use super::own::{Meet, Own};
 use super::remote::Remote;
 use super::stop::Stop;
 
-/// How often, and how long, a node waits for a command that only looks into the state directory.
-pub(crate) const LOCK_TRIES: u32 = 10;
+/// How often, and how long, somebody waits for a command that only looks into the state directory.
+const SHORT_TRIES: u32 = 10;
+/// For one that is to be joined, or that is ending, longer than either takes.
+const LOCK_TRIES: u32 = 80;
 pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Commands that hints name for this device.
@@ -218,36 +221,70 @@ impl Globals {
         }
     }
 
-    pub(crate) async fn spawn(&self, out: Out, stop: &Stop) -> Result<Node, CliError> {
-        self.spawn_with(|_| {}, out, stop).await
+    /// Where a command works: through the node or the command that has the state directory, or in its own process.
+    pub(crate) async fn meet(&self, out: Out, stop: &Stop) -> Result<Meet, CliError> {
+        self.meet_with(|_| {}, out, stop).await
     }
 
-    /// A node of these flags and what `change` makes of them.
-    pub(crate) async fn spawn_with(
+    /// The same; `change` makes the node of its own process other than the flags say.
+    pub(crate) async fn meet_with(
         &self,
         change: impl FnOnce(&mut NodeConfig),
         out: Out,
         stop: &Stop,
-    ) -> Result<Node, CliError> {
+    ) -> Result<Meet, CliError> {
         let mut config = self.node_config()?;
         change(&mut config);
         let mut tries = 1;
-        let node = loop {
+        loop {
+            if let Some(remote) = self.remote(stop).await? {
+                return Ok(Meet::There(remote));
+            }
+            // who has the lock and no socket is about to make one, only looks at something, or is about to end
             match stop.unless(Node::spawn(config.clone())).await? {
-                Err(err) if err.code() == Code::StateLocked && tries < LOCK_TRIES => {
+                Err(err) if err.code() == Code::StateLocked && tries < self.lock_tries() => {
                     tries += 1;
                     stop.unless(tokio::time::sleep(LOCK_PAUSE)).await?;
                 }
-                Err(err) if err.code() == Code::StateLocked && self.no_node => {
-                    let hint =
-                        "if a node runs there, leave --no-node out: it does this too; or stop it first".to_owned();
-                    return Err(CliError { hint, ..err.into() });
+                Err(err) => return Err(self.not_spawned(err)),
+                Ok(node) => {
+                    out.recovered(node.recovered());
+                    return Ok(Meet::Here(Own::new(node, out, stop)));
                 }
-                spawned => break spawned?,
             }
-        };
-        out.recovered(node.recovered());
-        Ok(node)
+        }
+    }
+
+    /// A node that stays, which joins nobody.
+    pub(crate) async fn spawn(&self, out: Out, stop: &Stop) -> Result<Node, CliError> {
+        let config = self.node_config()?;
+        let mut tries = 1;
+        loop {
+            match stop.unless(Node::spawn(config.clone())).await? {
+                Err(err) if err.code() == Code::StateLocked && tries < SHORT_TRIES => {
+                    tries += 1;
+                    stop.unless(tokio::time::sleep(LOCK_PAUSE)).await?;
+                }
+                Err(err) => return Err(self.not_spawned(err)),
+                Ok(node) => {
+                    out.recovered(node.recovered());
+                    return Ok(node);
+                }
+            }
+        }
+    }
+
+    /// How often the state directory's lock is tried for.
+    pub(crate) fn lock_tries(&self) -> u32 {
+        if self.no_node { SHORT_TRIES } else { LOCK_TRIES }
+    }
+
+    fn not_spawned(&self, err: NodeError) -> CliError {
+        if err.code() == Code::StateLocked && self.no_node {
+            let hint = "if a node runs there, leave --no-node out: it does this too; or stop it first".to_owned();
+            return CliError { hint, ..err.into() };
+        }
+        err.into()
     }
 
     /// A command on the same state directory, as it can be typed.

@@ -1,11 +1,8 @@
 //! An import as both `receive` and `resume` show it: the question what it replaces, its progress, its end.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
-use libp2p::Multiaddr;
 use me_sync_node::Review;
-use me_sync_node::net::parse_addresses;
 use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
@@ -175,36 +172,4 @@ pub(crate) fn needs_consent(dir: &Path) -> CliError {
         format!("{} exists and is not empty; nothing was changed", human::path(dir)),
         "add -y to replace it (it is kept for rollback), or name a new directory",
     )
-}
-
-/// The multiaddrs of one `--peer`.
-#[derive(Debug, Clone)]
-pub(crate) struct PeerAddresses(Vec<String>);
-
-impl PeerAddresses {
-    /// All of several, as text.
-    pub(crate) fn texts(all: &[Self]) -> Vec<String> {
-        Self::of(all).iter().map(ToString::to_string).collect()
-    }
-
-    /// All of several.
-    pub(crate) fn of(all: &[Self]) -> Vec<Multiaddr> {
-        parse_addresses(&all.iter().flat_map(|peer| peer.0.clone()).collect::<Vec<_>>())
-    }
-}
-
-/// Reads `IP:PORT` or a multiaddr.
-pub(crate) fn parse_peer(text: &str) -> Result<PeerAddresses, String> {
-    let addresses = match text.parse::<SocketAddr>() {
-        Ok(at) => {
-            let family = if at.is_ipv4() { "ip4" } else { "ip6" };
-            let (ip, port) = (at.ip(), at.port());
-            vec![format!("/{family}/{ip}/tcp/{port}"), format!("/{family}/{ip}/udp/{port}/quic-v1")]
-        }
-        Err(_) => vec![text.to_owned()],
-    };
-    if parse_addresses(&addresses).is_empty() {
-        return Err("IP:PORT or a multiaddr such as /ip4/192.168.1.5/tcp/4001 is needed".to_owned());
-    }
-    Ok(PeerAddresses(addresses))
 }

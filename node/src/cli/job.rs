@@ -2,6 +2,7 @@
 
 use me_sync_node::http::schema::{Accepted, DecideRequest, JobRequest, StatusResponse};
 use me_sync_node::{JobHandle, JobView, Outcome};
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
@@ -15,7 +16,7 @@ const WAIT_SECS: u64 = 30;
 #[derive(Debug, Clone)]
 pub(crate) enum Job {
     Here(JobHandle),
-    There(There),
+    There(Box<There>),
 }
 
 /// A job of the node.
@@ -33,7 +34,7 @@ impl Job {
         let version = first.version;
         let (to, views) = watch::channel(first.into_view());
         tokio::spawn(follow(remote.clone(), id, version, to));
-        Ok(Self::There(There { remote, id, views }))
+        Ok(Self::There(Box::new(There { remote, id, views })))
     }
 
     /// It ends with this process.
@@ -62,7 +63,7 @@ impl Job {
             Self::There(job) => {
                 let mut views = job.views.clone();
                 let ended = views.wait_for(|view| view.outcome.is_some()).await.ok();
-                ended.and_then(|view| view.outcome.clone()).unwrap_or_else(gone)
+                ended.and_then(|view| view.outcome.clone()).unwrap_or_else(|| gone(self.view().session_id))
             }
         }
     }
@@ -123,7 +124,7 @@ async fn follow(remote: Remote, id: u64, mut version: u64, to: watch::Sender<Job
             Ok(status) => status,
             Err(err) => {
                 tracing::warn!(error = %err, "the node is gone");
-                to.send_modify(|view| view.outcome = Some(gone()));
+                to.send_modify(|view| view.outcome = Some(gone(view.session_id)));
                 return;
             }
         };
@@ -136,10 +137,11 @@ async fn follow(remote: Remote, id: u64, mut version: u64, to: watch::Sender<Job
     }
 }
 
-fn gone() -> Outcome {
-    Outcome::Failed {
-        code: Code::NodeStopping,
-        message: "the node stopped".to_owned(),
-        hint: "start it again and repeat the migration".to_owned(),
-    }
+/// The node, or the command that this one had joined, has ended before it said how the job did.
+fn gone(session: Option<SessionId>) -> Outcome {
+    let hint = match session {
+        Some(session) => format!("everything that arrived is kept: `me-sync resume {}` goes on", session.short()),
+        None => "start it again and repeat the migration".to_owned(),
+    };
+    Outcome::Failed { code: Code::NodeStopping, message: "the process that it worked through stopped".to_owned(), hint }
 }

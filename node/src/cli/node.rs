@@ -1,9 +1,12 @@
 //! `me-sync node`: one node in the foreground, with its HTTP API, until somebody stops it.
 
+mod service;
+mod unit;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 use me_sync_node::config::DEFAULT_API_PORT;
 use me_sync_node::errors::chain;
 use me_sync_node::http::{Http, HttpConfig, HttpError, SOCKET_FILE, TOKEN_FILE};
@@ -15,6 +18,7 @@ use super::globals::Globals;
 use super::human;
 use super::limit::SessionLimit;
 use super::out::Out;
+use super::post_apply::PostApplyArgs;
 use super::stop::Stop;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -22,7 +26,8 @@ Examples:
   me-sync node
   me-sync node --export-root ~/photos --import-root ~/copies
   me-sync node --log-format json --api-port 0
-  systemd-run --user --property=Type=notify me-sync node
+  me-sync node install              a user service of systemd, also: --print
+  me-sync node status
 
 Other commands on this device use it while it runs, and `me-sync dashboard`
 prints a link to its page for a browser. Programs use its HTTP API
@@ -34,6 +39,22 @@ Over HTTP nothing can be read or replaced but what lies below a root, and there
 is none until one is named, here or in config.toml. SIGTERM and Ctrl-C end it
 within 5 seconds; sessions are kept, `me-sync resume` goes on with them.";
 
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum What {
+    /// Have a node run whenever you are logged in: a user unit of systemd
+    ///
+    /// Its settings are those in config.toml; --state-dir and --config are kept.
+    Install {
+        /// Show the service, and do nothing
+        #[arg(long)]
+        print: bool,
+    },
+    /// Stop that, and remove it; sessions and settings stay
+    Uninstall,
+    /// Say whether a node runs, which one, and what it may do
+    Status,
+}
+
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -44,7 +65,10 @@ pub(crate) enum LogFormat {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Port of the API on 127.0.0.1; 0 takes a free one [default: 7711]
     #[arg(long, env = "ME_SYNC_API_PORT", hide_env_values = true, value_name = "PORT")]
     api_port: Option<u16>,
@@ -69,18 +93,34 @@ pub(crate) struct Args {
     /// Of each session that is given none over HTTP, such as 20M; off for none
     #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
     limit: Option<SessionLimit>,
+    #[command(flatten)]
+    post_apply: PostApplyArgs,
     /// How the log on stderr looks: human or json
     #[arg(long, value_enum, default_value = "human", hide_possible_values = true, value_name = "FORMAT")]
-    pub(crate) log_format: LogFormat,
+    log_format: LogFormat,
+}
+
+impl Args {
+    /// Of a node that runs here; none for a command about one.
+    pub(crate) fn log_format(&self) -> Option<LogFormat> {
+        self.what.is_none().then_some(self.log_format)
+    }
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    match args.what {
+        Some(What::Install { print }) => return service::install(print, globals, out, stop).await,
+        Some(What::Uninstall) => return service::uninstall(globals, out, stop).await,
+        Some(What::Status) => return service::status(globals, out, stop).await,
+        None => {}
+    }
     let api = &globals.file.api;
     let http = HttpConfig {
         port: args.api_port.or(api.port).unwrap_or(DEFAULT_API_PORT),
         export_roots: roots(args.export_roots, api.export_roots.as_ref())?,
         import_roots: roots(args.import_roots, api.import_roots.as_ref())?,
         limit: globals.limit(args.limit),
+        post_apply: args.post_apply.begin(globals)?.or(None),
     };
     let node = globals.spawn(out, stop).await?;
     let served = Http::serve(node.handle(), http).await;
@@ -92,7 +132,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         }
     };
     let state = node.handle().state_dir().to_owned();
-    let at = format!("http://{}", http.address());
+    let at = http.address().map(|at| format!("http://{at}")).unwrap_or_default();
     out.event(
         "node",
         json!({ "pid": std::process::id(), "peer_id": node.handle().peer_id(), "api": at,

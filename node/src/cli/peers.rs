@@ -13,6 +13,7 @@ use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
 use super::out::Out;
+use super::own::Meet;
 use super::remote::Remote;
 use super::render::spinner;
 use super::stop::Stop;
@@ -40,12 +41,11 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         let hint = "leave --no-mdns out; `--no-mdns=false` counts more than config.toml";
         return Err(CliError::usage("peers are found by mDNS, which --no-mdns or `mdns = false` turns off", hint));
     }
-    let found = match remote {
-        Some(remote) => ask(&remote, args.time, out, stop).await?,
-        None => {
-            let node = globals.spawn(out, stop).await?;
+    let found = match globals.meet(out, stop).await? {
+        Meet::There(remote) => ask(&remote, args.time, out, stop).await?,
+        Meet::Here(node) => {
             let found = search(&node.handle(), args.time, out, stop).await;
-            node.shutdown().await;
+            node.shutdown(None).await;
             found?
         }
     };

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use me_sync_node::book::SessionView;
 use me_sync_node::http::schema::{StartRequest, StartResponse};
 use me_sync_node::limit::Rate;
+use me_sync_node::post_apply::Choice;
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{CodeOptions, Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
@@ -17,10 +18,13 @@ use super::book::{Book, resolved};
 use super::compress::Compress;
 use super::exit::CliError;
 use super::globals::Globals;
-use super::import::{Answer, Import, PeerAddresses, Report, needs_consent, parse_peer};
+use super::import::{Answer, Import, Report, needs_consent};
 use super::job::Job;
 use super::limit::SessionLimit;
 use super::out::Out;
+use super::own::Meet;
+use super::peer_address::PeerAddress;
+use super::post_apply::{PostApplyArgs, to_node};
 use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::Stop;
@@ -38,6 +42,11 @@ Examples:
 Root maps to root: DIR becomes what the sent directory is. What was in DIR is
 kept for 7 days; `me-sync rollback DIR` brings it back.
 
+`--post-apply 'systemctl --user restart photos'` runs that once DIR is the new
+tree. Unless it ends with 0 within a minute, DIR becomes again what it was, and
+the exit code is 12. It runs in the directory that DIR is in, is no shell, and
+knows ME_SYNC_TARGET, _KEPT (the old tree), _SESSION_ID, _FILES, _BYTES, _PEER_ID.
+
 A lost connection is waited out. Stopped, it keeps what arrived: the same
 ticket and DIR again, or `me-sync resume`, go on; `me-sync abort DIR` ends it.";
 
@@ -54,9 +63,10 @@ pub(crate) struct Args {
     /// Replace what is in DIR without asking
     #[arg(short, long)]
     yes: bool,
-    /// Where the other device is: IP:PORT or multiaddr; repeatable
-    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
-    peer: Vec<PeerAddresses>,
+    /// Where the other device is, besides what is known: IP:PORT, NAME:PORT,
+    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device
+    #[arg(long, value_name = "ADDR")]
+    peer: Vec<PeerAddress>,
     /// How long to look for the other device
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     connect_timeout: Duration,
@@ -82,26 +92,37 @@ pub(crate) struct Args {
         value_name = "WHEN"
     )]
     compress: Option<Compress>,
+    #[command(flatten)]
+    post_apply: PostApplyArgs,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     if args.dir.to_string_lossy().starts_with(PREFIX) {
         return Err(CliError::usage("that is a ticket, but the directory is missing", "me-sync receive TICKET DIR"));
     }
+    let post_apply = args.post_apply.begin(globals)?;
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
     let from = from.read(out, stop).await?;
     if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&from, &args.dir, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
-    if let Some(remote) = globals.remote(stop).await? {
-        return there(&remote, &args, from, answer, globals, out, stop).await;
-    }
+    let expected = match &from {
+        Invitation::Ticket(ticket) => exporter(ticket),
+        Invitation::Code(_) => None,
+    };
+    let peer_addresses = PeerAddress::of(&args.peer, expected, stop).await?;
+    let begin = Begin { peer_addresses, post_apply };
+    let compression = globals.compression(args.compress);
+    let node = match globals.meet_with(|config| config.compression = compression, out, stop).await? {
+        Meet::There(remote) => return there(&remote, (&args, &begin), from, answer, globals, out, stop).await,
+        Meet::Here(node) => node,
+    };
     let options = ImportOptions {
         // with --yes the answer is given here, so that what it agrees to is shown all the same
         consent: Consent::Ask,
         transport: globals.preference(),
-        peer_addresses: PeerAddresses::of(&args.peer),
+        peer_addresses: begin.peer_addresses,
         connect_timeout: args.connect_timeout,
         target_options: TargetOptions {
             allow_home: args.i_mean_home,
@@ -110,10 +131,9 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             forbidden: Vec::new(),
         },
         limit: globals.limit(args.limit),
+        post_apply: begin.post_apply,
         ..ImportOptions::new(&args.dir)
     };
-    let compression = globals.compression(args.compress);
-    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let importing = async {
         let ticket = ticket(from, &node.handle(), &args, globals, out, stop).await?;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
@@ -123,12 +143,18 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             }
             Err(err) => return Err(refused(err, globals)),
         };
+        node.show(&job, &resolved(&args.dir));
         follow(Job::Here(job), &args.dir, answer, globals, out, stop).await
     };
-    let result = importing.await;
-    node.shutdown().await;
-    result?.show(&args.dir, globals, out);
-    Ok(())
+    let result = importing.await.map(|end| end.show(&args.dir, globals, out));
+    node.shutdown(result.as_ref().err()).await;
+    result
+}
+
+/// What of the arguments needed a look elsewhere.
+struct Begin {
+    peer_addresses: Vec<Multiaddr>,
+    post_apply: Choice,
 }
 
 /// What came of it.
@@ -195,7 +221,7 @@ fn looking(from: &Invitation, out: Out) -> Option<ProgressBar> {
 /// The node imports, and this process follows.
 async fn there(
     remote: &Remote,
-    args: &Args,
+    (args, begin): (&Args, &Begin),
     from: Invitation,
     answer: Answer,
     globals: &Globals,
@@ -213,7 +239,7 @@ async fn there(
         target_path: absolute(&args.dir)?,
         replace: false,
         confirm: false,
-        peer_addresses: PeerAddresses::texts(&args.peer),
+        peer_addresses: begin.peer_addresses.iter().map(ToString::to_string).collect(),
         connect_timeout_secs: Some(args.connect_timeout.as_secs().max(1)),
         limit_bps: globals.limit(args.limit).map(Rate::bytes_per_second),
         compress: globals.compress(args.compress),
@@ -221,6 +247,7 @@ async fn there(
         fail_if_changed: args.fail_if_changed,
         keep_world_writable: args.keep_world_writable,
         allow_home: args.i_mean_home,
+        post_apply: to_node(&begin.post_apply),
         wait_secs: Some(0),
     };
     let started = stop.unless(remote.post::<StartResponse>("session/start", ask)).await;
@@ -256,6 +283,11 @@ async fn follow(
     Ok(End::Applied(Box::new(report)))
 }
 
+/// Who made it; one that names no valid device is refused later.
+fn exporter(ticket: &Ticket) -> Option<PeerId> {
+    PeerId::from_bytes(&ticket.peer_id).ok()
+}
+
 /// What stands in the way, with the command that gets round it.
 fn refused(err: ImportError, globals: &Globals) -> CliError {
     let hint = match &err {
@@ -285,8 +317,7 @@ async fn has_begun(from: &Invitation, dir: &Path, globals: &Globals, out: Out, s
         // whose it is shows later; a session of another device is asked about then
         Invitation::Code(_) => return Ok(imports.any(|known| known.resumable && known.path == dir)),
     };
-    // a ticket that names no valid device is refused later
-    let peer = PeerId::from_bytes(&ticket.peer_id).map(|peer| peer.to_string()).unwrap_or_default();
+    let peer = exporter(ticket).map(|peer| peer.to_string()).unwrap_or_default();
     let goes_on = |known: &SessionView| known.resumable && known.path == dir && known.peer_id == peer;
     Ok(imports.any(|known| known.is_of(ticket.ticket_id) || goes_on(known)))
 }

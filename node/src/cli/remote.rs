@@ -28,6 +28,10 @@ const MAX_ANSWER: usize = 64 << 20;
 /// How long a node may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often it is asked again, and after which time.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A node that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
@@ -38,13 +42,22 @@ pub(crate) struct Remote {
 impl Remote {
     /// The node of this state directory; none if there is none.
     pub(crate) async fn find(state_dir: &Path) -> Result<Option<Self>, CliError> {
-        match connect(state_dir).await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(None),
-            Err(err) => return Err(unreachable(&err)),
-        }
-        let answer = tokio::time::timeout(PATIENCE, ask(state_dir, Method::GET, "/healthz", Bytes::new())).await;
-        let health = answer.map_err(|_| unreachable(&std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
+        let mut tries = 0;
+        let health = loop {
+            match connect(state_dir).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(err) => return Err(unreachable(&err)),
+            }
+            let answer = tokio::time::timeout(PATIENCE, ask(state_dir, Method::GET, "/healthz", Bytes::new())).await;
+            match answer.map_err(|_| unreachable(&std::io::Error::from(std::io::ErrorKind::TimedOut)))? {
+                Ok(health) => break health,
+                Err(err) if tries == TRIES => return Err(err),
+                // it may have ended in this moment
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+            tries += 1;
+        };
         Ok(Some(Self { state_dir: state_dir.to_owned(), health }))
     }
 

@@ -3,6 +3,7 @@
 use me_sync_node::book::{SessionView, State};
 use me_sync_node::http::schema::{self, ResumeRequest, ResumeResponse};
 use me_sync_node::limit::Rate;
+use me_sync_node::post_apply::{Choice, PostApply};
 use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferError, OfferOptions, ResumeOptions, Role};
 use me_sync_protocol::limits::TICKET_TTL;
@@ -11,10 +12,13 @@ use super::book::{Book, Unclear};
 use super::compress::Compress;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
-use super::import::{Answer, Import, PeerAddresses, parse_peer};
+use super::import::{Answer, Import};
 use super::job::Job;
 use super::limit::SessionLimit;
 use super::out::Out;
+use super::own::{Meet, Own};
+use super::peer_address::PeerAddress;
+use super::post_apply::{PostApplyArgs, to_node};
 use super::remote::Remote;
 use super::stop::Stop;
 use super::{human, prompt, send, sessions};
@@ -42,9 +46,10 @@ pub(crate) struct Args {
     /// Replace what is in the directory without asking, if that is still open
     #[arg(short, long)]
     yes: bool,
-    /// Where the sending device is: IP:PORT or multiaddr; repeatable
-    #[arg(long, value_name = "ADDR", value_parser = parse_peer)]
-    peer: Vec<PeerAddresses>,
+    /// Where the sending device is, besides what is known: IP:PORT, NAME:PORT,
+    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device
+    #[arg(long, value_name = "ADDR")]
+    peer: Vec<PeerAddress>,
     /// Go no faster than this: 500K, 1.5M, 1G bytes a second, or 100Mbit
     #[arg(long, env = "ME_SYNC_LIMIT", hide_env_values = true, value_name = "RATE")]
     limit: Option<SessionLimit>,
@@ -58,6 +63,8 @@ pub(crate) struct Args {
         value_name = "WHEN"
     )]
     compress: Option<Compress>,
+    #[command(flatten)]
+    post_apply: PostApplyArgs,
 }
 
 /// How long the sending device is looked for, to tell it that its tree is in place.
@@ -71,6 +78,7 @@ pub(crate) enum Verb {
 }
 
 pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+    let post_apply = args.post_apply.go_on()?;
     let book = Book::load_alone(globals, stop).await?;
     out.recovered(&book.recovered);
     let known = match choose(&book, args.session.as_deref(), verb, out) {
@@ -83,13 +91,17 @@ pub(crate) async fn run(args: Args, verb: Verb, globals: &Globals, out: Out, sto
         }
     };
     announce(known, verb, out);
-    if let Some(remote) = globals.remote(stop).await? {
-        return there(&remote, known, (&args, verb), globals, out, stop).await;
-    }
-    match known.role {
-        Role::Importer => import(known, &args, globals, out, stop).await,
-        Role::Exporter => export(known, &args, globals, out, stop).await,
-    }
+    let compression = globals.compression(args.compress);
+    let node = match globals.meet_with(|config| config.compression = compression, out, stop).await? {
+        Meet::There(remote) => return there(&remote, known, (&args, verb, &post_apply), globals, out, stop).await,
+        Meet::Here(node) => node,
+    };
+    let result = match known.role {
+        Role::Importer => import(known, &args, post_apply, &node, globals, out, stop).await,
+        Role::Exporter => export(known, &args, &node, globals, out, stop).await,
+    };
+    node.shutdown(result.as_ref().err()).await;
+    result
 }
 
 /// The session that is meant, if it can go on.
@@ -141,21 +153,19 @@ fn over(known: &SessionView) -> CliError {
 
 /// The tree is in place; the sending device still waits to hear it.
 async fn tell(unheard: &[&SessionView], globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    let remote = globals.remote(stop).await?;
-    let node = if remote.is_none() { Some(globals.spawn(out, stop).await?) } else { None };
+    let meet = globals.meet(out, stop).await?;
     let telling = async {
         for known in unheard {
             let (id, path) = (known.session_id.short(), human::path(&known.path));
             let device = human::device(&known.device_name, &known.peer_id);
             out.say(format_args!("session {id}: the tree is in place at {path}; telling {device}"));
-            let told = match (&remote, &node) {
-                (Some(remote), _) => {
-                    let ask = request(known, &[], None, None);
+            let told = match &meet {
+                Meet::There(remote) => {
+                    let ask = request(known, Vec::new(), None, None, None);
                     let answer: ResumeResponse = stop.unless(remote.post("session/resume", ask)).await??;
                     answer.told.unwrap_or(false)
                 }
-                (None, Some(node)) => stop.unless(node.handle().tell(known.session_id, TELL)).await??,
-                (None, None) => false,
+                Meet::Here(node) => stop.unless(node.handle().tell(known.session_id, TELL)).await??,
             };
             if !told {
                 let message = format!("{device} was not reached; the tree is in place here all the same");
@@ -170,8 +180,8 @@ async fn tell(unheard: &[&SessionView], globals: &Globals, out: Out, stop: &Stop
         Ok(())
     };
     let result = telling.await;
-    if let Some(node) = node {
-        node.shutdown().await;
+    if let Meet::Here(node) = meet {
+        node.shutdown(result.as_ref().err()).await;
     }
     result?;
     out.success(serde_json::json!({ "told": unheard.len() }));
@@ -181,15 +191,17 @@ async fn tell(unheard: &[&SessionView], globals: &Globals, out: Out, stop: &Stop
 /// What the node is asked for.
 fn request(
     known: &SessionView,
-    peer: &[PeerAddresses],
+    peer_addresses: Vec<String>,
     limit: Option<Rate>,
     compress: Option<schema::Compress>,
+    post_apply: Option<PostApply>,
 ) -> ResumeRequest {
     ResumeRequest {
         session_id: known.session_id.to_string(),
-        peer_addresses: PeerAddresses::texts(peer),
+        peer_addresses,
         limit_bps: limit.map(Rate::bytes_per_second),
         compress,
+        post_apply,
     }
 }
 
@@ -197,7 +209,7 @@ fn request(
 async fn there(
     remote: &Remote,
     known: &SessionView,
-    (args, verb): (&Args, Verb),
+    (args, verb, post_apply): (&Args, Verb, &Choice),
     globals: &Globals,
     out: Out,
     stop: &Stop,
@@ -206,7 +218,9 @@ async fn there(
         Verb::Resume => "session/resume",
         Verb::Retry => "session/retry",
     };
-    let ask = request(known, &args.peer, globals.limit(args.limit), globals.compress(args.compress));
+    let limit = globals.limit(args.limit);
+    let peer = PeerAddress::texts(&args.peer, known.peer_id.parse().ok(), stop).await?;
+    let ask = request(known, peer, limit, globals.compress(args.compress), to_node(post_apply));
     let answer: ResumeResponse = stop.unless(remote.post(route, ask)).await??;
     match (answer.offer, answer.job_id) {
         (Some(offer), _) => {
@@ -241,23 +255,26 @@ fn announce(known: &SessionView, verb: Verb, out: Out) {
     }
 }
 
-async fn import(known: &SessionView, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+async fn import(
+    known: &SessionView,
+    args: &Args,
+    post_apply: Choice,
+    node: &Own,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
     let answer = Answer::of(args.yes, prompt::possible(out));
-    let compression = globals.compression(args.compress);
-    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
-    let handle = node.handle();
-    let going_on = async {
-        let how = ResumeOptions {
-            peer_addresses: PeerAddresses::of(&args.peer),
-            limit: globals.limit(args.limit),
-            compression: None,
-        };
-        let job = stop.unless(handle.resume_with(known.session_id, how)).await??;
-        Import { job: Job::Here(job), dir: &known.path, answer, continues: true }.run(globals, out, stop).await
+    let how = ResumeOptions {
+        peer_addresses: PeerAddress::of(&args.peer, known.peer_id.parse().ok(), stop).await?,
+        limit: globals.limit(args.limit),
+        compression: None,
+        post_apply,
     };
-    let result = going_on.await;
-    node.shutdown().await;
-    result?.show(&known.path, globals, out);
+    let job = stop.unless(node.handle().resume_with(known.session_id, how)).await??;
+    node.show(&job, &known.path);
+    let import = Import { job: Job::Here(job), dir: &known.path, answer, continues: true };
+    import.run(globals, out, stop).await?.show(&known.path, globals, out);
     Ok(())
 }
 
@@ -270,7 +287,14 @@ fn scan_options(known: &SessionView) -> ScanOptions {
 }
 
 /// What sends offers the same tree again, chosen in the same way.
-async fn export(known: &SessionView, args: &Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
+async fn export(
+    known: &SessionView,
+    args: &Args,
+    node: &Own,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
     let options = scan_options(known);
     let source = send::scan(known.path.clone(), options, out, stop).await.map_err(|error| {
         let gone = error.exit == Exit::Source && !known.path.exists();
@@ -278,18 +302,10 @@ async fn export(known: &SessionView, args: &Args, globals: &Globals, out: Out, s
         let hint = format!("bring it back, or end the session: {}", globals.command(&format!("abort {id}")));
         if gone { CliError { hint, ..error } } else { error }
     })?;
-    let compression = globals.compression(args.compress);
-    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
     let options =
         OfferOptions { session: Some(known.session_id), limit: globals.limit(args.limit), ..OfferOptions::default() };
-    let result = match send::offers_here(&node.handle(), source, options, 1, stop).await {
-        Ok(offers) => match offers.into_iter().next() {
-            Some(offer) => send::follow_one(offer, options.ttl, false, globals, out, stop).await,
-            None => Err(OfferError::Devices.into()),
-        },
-        Err(err) => Err(err),
-    };
-    node.shutdown().await;
-    result?.show(out);
+    let offers = send::offers_here(node, source, options, 1, stop).await?;
+    let Some(offer) = offers.into_iter().next() else { return Err(OfferError::Devices.into()) };
+    send::follow_one(offer, options.ttl, false, globals, out, stop).await?.show(out);
     Ok(())
 }

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use me_sync_node::http::schema::{CreateRequest, CreateResponse};
 use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, NodeHandle, Offer, OfferOptions, SentTo, Unfinished};
+use me_sync_node::{Completion, Offer, OfferOptions, SentTo, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
@@ -19,6 +19,7 @@ use super::job::Job;
 use super::limit::SessionLimit;
 use super::live::StatusFile;
 use super::out::Out;
+use super::own::{Meet, Own};
 use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::{Stop, blocking};
@@ -107,30 +108,46 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         code: args.no_code.then_some(false),
     };
     if let Some(remote) = globals.remote(stop).await? {
-        let ask = CreateRequest {
-            source_path: absolute(&args.path)?,
-            ttl_secs: Some(args.expires.as_secs().max(1)),
-            skip_unreadable: args.skip_unreadable,
-            skip_unsupported: args.skip_unsupported,
-            fresh: args.new,
-            hash_first: args.hash_first,
-            limit_bps: options.limit.map(Rate::bytes_per_second),
-            compress: globals.compress(args.compress),
-            no_code: args.no_code,
-        };
-        let offers = offers_there(&remote, &ask, args.devices, out, stop).await?;
-        return follow(offers, options.ttl, !args.no_qr, globals, out, stop).await;
+        return there(&remote, &args, options, globals, out, stop).await;
     }
-    let source = scan(args.path, scan_options, out, stop).await?;
+    // before the node: a tree that cannot be sent needs none
+    let source = scan(args.path.clone(), scan_options, out, stop).await?;
     let compression = globals.compression(args.compress);
-    let node = globals.spawn_with(|config| config.compression = compression, out, stop).await?;
-    let offers = offers_here(&node.handle(), source, options, args.devices, stop).await;
-    let result = match offers {
+    let node = match globals.meet_with(|config| config.compression = compression, out, stop).await? {
+        // another command has begun meanwhile
+        Meet::There(remote) => return there(&remote, &args, options, globals, out, stop).await,
+        Meet::Here(node) => node,
+    };
+    let result = match offers_here(&node, source, options, args.devices, stop).await {
         Ok(offers) => follow(offers, args.expires, !args.no_qr, globals, out, stop).await,
         Err(err) => Err(err),
     };
-    node.shutdown().await;
+    node.shutdown(result.as_ref().err()).await;
     result
+}
+
+/// The node that runs offers it, and this process follows.
+async fn there(
+    remote: &Remote,
+    args: &Args,
+    options: OfferOptions,
+    globals: &Globals,
+    out: Out,
+    stop: &Stop,
+) -> Result<(), CliError> {
+    let ask = CreateRequest {
+        source_path: absolute(&args.path)?,
+        ttl_secs: Some(args.expires.as_secs().max(1)),
+        skip_unreadable: args.skip_unreadable,
+        skip_unsupported: args.skip_unsupported,
+        fresh: args.new,
+        hash_first: args.hash_first,
+        limit_bps: options.limit.map(Rate::bytes_per_second),
+        compress: globals.compress(args.compress),
+        no_code: args.no_code,
+    };
+    let offers = offers_there(remote, &ask, args.devices, out, stop).await?;
+    follow(offers, options.ttl, !args.no_qr, globals, out, stop).await
 }
 
 /// One offer or several, to their ends.
@@ -212,15 +229,17 @@ pub(crate) struct Offered {
 
 /// Offers a tree from this process.
 pub(crate) async fn offers_here(
-    node: &NodeHandle,
+    own: &Own,
     source: Source,
     options: OfferOptions,
     devices: usize,
     stop: &Stop,
 ) -> Result<Vec<Offered>, CliError> {
     let (root, choices) = (source.summary().root.clone(), source.options());
+    let node = own.handle();
     let before = stop.unless(node.sent_from(&root)).await??;
     let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
+    offers.iter().for_each(|offer| own.show(&offer.job, &root));
     let offered = |offer: Offer| Offered {
         ticket_uri: offer.ticket_uri,
         code: offer.code,

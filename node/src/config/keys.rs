@@ -11,8 +11,18 @@ use crate::net::ListenAddr;
 use crate::transfer::Compression;
 
 /// Every key, by its whole name.
-pub(super) const ALL: [&str; 8] =
-    ["name", "listen", "mdns", "limit", "compress", "api.port", "api.export_roots", "api.import_roots"];
+pub(super) const ALL: [&str; 10] = [
+    "name",
+    "listen",
+    "mdns",
+    "limit",
+    "compress",
+    "post_apply",
+    "post_apply_timeout",
+    "api.port",
+    "api.export_roots",
+    "api.import_roots",
+];
 const TABLE: &str = "api";
 /// Swaps, slips and losses up to which one key is taken for another.
 const SLIPS: usize = 3;
@@ -51,6 +61,13 @@ pub(super) fn line(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
+/// The line of a key that is there, outside of tables.
+pub(super) fn line_of(text: &str, key: &str) -> usize {
+    let begins =
+        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    1 + text.lines().position(begins).unwrap_or(0)
+}
+
 fn nearest(key: &str) -> Option<&'static str> {
     let last = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
     // one that stands in the wrong table
@@ -83,6 +100,10 @@ pub(super) fn compress<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Compres
         "always" => Compression::Always,
         _ => return Err(D::Error::custom("compress is auto, never or always")),
     }))
+}
+
+pub(super) fn words<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, D::Error> {
+    Vec::<String>::deserialize(d).map(Some)
 }
 
 pub(super) fn roots<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<PathBuf>>, D::Error> {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::api::{Consent, JobHandle, JobId};
 use crate::net::TransportPreference;
+use crate::post_apply::PostApply;
 use crate::source::Source;
 use crate::staging::{Target, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord};
@@ -108,6 +109,8 @@ pub(crate) struct ImportPlan {
     pub(crate) connect_timeout: Duration,
     /// Take nothing that is packed.
     pub(crate) unpacked: bool,
+    /// Runs after the swap.
+    pub(crate) post_apply: Option<PostApply>,
 }
 
 /// How to go on with an import.
@@ -121,6 +124,8 @@ pub(crate) struct ResumePlan {
     pub(crate) transport: TransportPreference,
     /// Take nothing that is packed.
     pub(crate) unpacked: bool,
+    /// Runs after the swap.
+    pub(crate) post_apply: Option<PostApply>,
 }
 
 /// Talks to the coordinator. Cheap to clone; a coordinator that is gone answers `node_stopping`.

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod apply;
+mod command;
 mod link;
 mod record;
 mod stage;
@@ -35,6 +36,7 @@ use super::{Shared, expired_while_up};
 use crate::api::{Completion, Consent, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
+use crate::post_apply::PostApply;
 use crate::staging::{Staging, Target, TargetOptions};
 use crate::store::ImportRecord;
 use crate::transfer::LaneMeter;
@@ -58,6 +60,8 @@ pub(super) struct ImportJob {
     route: Route,
     options: TargetOptions,
     throttle: Throttle,
+    /// Runs after the swap, and its failure undoes that.
+    post_apply: Option<PostApply>,
     /// Ours until staging takes it over.
     target: Option<Target>,
     session: Option<Session>,
@@ -149,6 +153,7 @@ pub(super) struct Start {
     pub(super) route: Route,
     pub(super) options: TargetOptions,
     pub(super) throttle: Throttle,
+    pub(super) post_apply: Option<PostApply>,
 }
 
 impl ImportJob {
@@ -191,7 +196,7 @@ impl ImportJob {
     }
 
     fn new(id: JobId, view: watch::Sender<JobView>, start: Start) -> Self {
-        let Start { consent, late_hashes, ticket, route, options, throttle } = start;
+        let Start { consent, late_hashes, ticket, route, options, throttle, post_apply } = start;
         Self {
             id,
             view,
@@ -201,6 +206,7 @@ impl ImportJob {
             route,
             options,
             throttle,
+            post_apply,
             target: None,
             session: None,
             party: None,

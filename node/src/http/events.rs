@@ -126,6 +126,11 @@ impl Events {
         self.newest.send_replace(ring.newest);
     }
 
+    /// The number of the newest event.
+    pub(super) fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
     /// The events behind `after`, then those that come, until the client is too slow or the node stops.
     pub(super) fn stream(
         &self,

@@ -8,13 +8,15 @@ mod offer;
 mod records;
 mod start;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use http::StatusCode;
 use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::reason::Code;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -29,6 +31,7 @@ use super::page;
 use super::roots::Roots;
 use crate::limit::Rate;
 use crate::node::NodeHandle;
+use crate::post_apply::{Choice, PostApply};
 
 /// Where the key of a link is a token.
 pub(super) const LOGIN: &str = "/me/sync/v4/dashboard/login";
@@ -36,12 +39,17 @@ pub(super) const LOGIN: &str = "/me/sync/v4/dashboard/login";
 /// What the handlers have.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
+    /// Over TCP; none in a command that others may join.
+    pub(super) at: Option<SocketAddr>,
+    pub(super) begun: Instant,
     pub(super) node: NodeHandle,
     pub(super) jobs: Arc<Jobs>,
     pub(super) exports: Roots,
     pub(super) imports: Roots,
     /// Of sessions that are given none with the token.
     pub(super) limit: Option<Rate>,
+    /// Of imports with the token.
+    pub(super) post_apply: Option<PostApply>,
     /// Streams end when this is cancelled.
     pub(super) stop: CancellationToken,
     pub(super) searches: live::Searches,
@@ -160,6 +168,25 @@ impl Api {
             }),
             (None, Caller::User) => Ok(None),
             (None, Caller::Token | Caller::Page | Caller::Link | Caller::Anybody) => Ok(self.limit),
+        }
+    }
+
+    /// The command after a swap. Nobody names one with the token: that runs what this device's own settings say.
+    fn post_apply(&self, caller: Caller, asked: Option<PostApply>, begins: bool) -> Result<Choice, ApiError> {
+        match (asked, caller) {
+            (Some(_), Caller::Token | Caller::Page | Caller::Link | Caller::Anybody) => Err(ApiError::coded(
+                Code::PathNotAllowed,
+                "a command is not named over HTTP",
+                "leave post_apply out, and name it in config.toml",
+            )),
+            (Some(asked), Caller::User) if asked.argv().is_empty() => Ok(Choice::Nothing),
+            (Some(asked), Caller::User) => asked.checked().map(Choice::Run).map_err(|err| {
+                ApiError::bad_request(format!("post_apply: {err}"), "give the program and its arguments as words")
+            }),
+            (None, Caller::Token | Caller::Page | Caller::Link | Caller::Anybody) if begins => {
+                Ok(self.post_apply.clone().map_or(Choice::AsBefore, Choice::Run))
+            }
+            (None, _) => Ok(Choice::AsBefore),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::api::{FailureView, JobView, Outcome, PeerSummary, ProgressView, Revie
 use crate::book::SessionView;
 use crate::net::PeerView;
 use crate::node::SentTo;
+use crate::post_apply::PostApply;
 use crate::source::SourceSummary;
 
 /// JSON Schema counts `5.0` among the integers.
@@ -177,6 +178,10 @@ pub struct StartRequest {
     /// The target may be the home directory. For the Unix socket only.
     #[serde(default)]
     pub allow_home: bool,
+    /// What runs once the tree is in place, the program and its arguments; if it fails, the old tree comes back. No words
+    /// are no command. For the Unix socket only: with the token, what the settings of this device say runs.
+    #[serde(default)]
+    pub post_apply: Option<PostApply>,
     /// Answer when the exporter has granted the session, or after so many seconds. Default: 20.
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 0, maximum = 60)]
@@ -212,6 +217,9 @@ pub struct ResumeRequest {
     /// Default: as the node does.
     #[serde(default)]
     pub compress: Option<Compress>,
+    /// As in `session/start`. Default: what was said when the session began.
+    #[serde(default)]
+    pub post_apply: Option<PostApply>,
 }
 
 /// A session that goes on.
@@ -590,6 +598,20 @@ pub struct Health {
     pub pid: u32,
     /// Devices are found by mDNS.
     pub mdns: bool,
+    /// It is a command at work, which others may join, and which ends with its own job; false for a node that stays.
+    pub passing: bool,
+    /// How long it has run.
+    pub uptime_secs: u64,
+    /// Its API over HTTP.
+    pub api: Option<String>,
+    /// Where other devices reach it, as multiaddrs.
+    pub addresses: Vec<String>,
+    /// What may be offered over HTTP.
+    pub export_roots: Vec<String>,
+    /// Where trees may be replaced over HTTP.
+    pub import_roots: Vec<String>,
+    /// Jobs that are not over.
+    pub jobs: u64,
 }
 
 /// What may be read and replaced with a token.

@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -43,6 +43,20 @@ const BUSY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nret
     content-type: application/json\r\ncontent-length: 88\r\n\r\n\
     {\"code\":\"busy\",\"message\":\"too many connections\",\"hint\":\"close some, or try again later\"}";
 
+/// When somebody last called.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Calls(Arc<Mutex<Option<Instant>>>);
+
+impl Calls {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.elapsed())
+    }
+}
+
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
@@ -66,13 +80,16 @@ impl Server {
     }
 
     /// Serves this user only: the kernel says who has connected.
-    pub(super) async fn serve_unix(self, listener: UnixListener) {
+    pub(super) async fn serve_unix(self, listener: UnixListener, calls: Calls) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let me = rustix::process::geteuid().as_raw();
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, _)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == me => self.connection(stream, Door::Unix, &room),
+                    Ok(peer) if peer.uid() == me => {
+                        calls.note();
+                        self.connection(stream, Door::Unix, &room);
+                    }
                     Ok(peer) => tracing::warn!(uid = peer.uid(), "another user was turned away from the socket"),
                     Err(err) => tracing::warn!(error = %err, "a caller without a name was turned away"),
                 },

@@ -3,6 +3,7 @@
 //! Nothing here waits for a peer or for the reader of the events. What cannot be delivered is refused.
 
 mod dialling;
+mod discovering;
 mod listening;
 mod peers;
 mod requests;
@@ -18,14 +19,15 @@ use futures::stream::FuturesUnordered;
 use libp2p::core::transport::ListenerId;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm};
 use me_sync_protocol::caps::{Capabilities, VERSION};
 use me_sync_protocol::escape::cut;
 use me_sync_protocol::limits::MAX_TEXT;
 use me_sync_protocol::message::Hello;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use self::discovering::Mdns;
 use self::peers::Peer;
 use self::requests::{Answer, Outbound};
 use super::behaviour::{self, Behaviour, BehaviourEvent};
@@ -54,11 +56,8 @@ pub(super) struct Actor {
     /// What we say about ourselves.
     hello: Hello,
     transports: Transports,
-    mdns: bool,
-    /// Set while discovery pauses.
-    mdns_resume: Option<Instant>,
+    mdns: Mdns,
     hello_timeout: Duration,
-    searching: bool,
     /// Searches that end by themselves.
     searches: Vec<Weak<()>>,
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
@@ -81,6 +80,7 @@ impl Actor {
         config: NetConfig,
         hello_timeout: Duration,
         commands: mpsc::Receiver<Command>,
+        offering: watch::Receiver<bool>,
         events: mpsc::Sender<NetEvent>,
     ) -> Result<Self, NetError> {
         let mut swarm = behaviour::build(&config, events.clone())?;
@@ -100,10 +100,8 @@ impl Actor {
                 max_chunk: config.max_chunk,
             },
             transports: config.transports,
-            mdns: config.mdns,
-            mdns_resume: None,
+            mdns: Mdns::new(config.mdns, offering),
             hello_timeout,
-            searching: false,
             searches: Vec::new(),
             listeners,
             started: now,
@@ -130,6 +128,8 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => break None,
                 },
+                // who offers is found; the pump sees to it
+                Ok(()) = self.mdns.offering.changed() => {}
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.on_answer(answer),
                 () = deliver(&self.events, &mut self.outbox), if !self.outbox.is_empty() => {}
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {}
@@ -177,7 +177,7 @@ impl Actor {
                     tracing::debug!("nobody waits for the peers any more");
                 }
             }
-            Command::Search(on) => self.searching = on,
+            Command::Search(on) => self.mdns.searching = on,
             Command::SearchWhile(search) => {
                 self.searches.retain(|search| search.strong_count() > 0);
                 self.searches.push(search);
@@ -213,12 +213,7 @@ impl Actor {
     fn on_behaviour_event(&mut self, event: BehaviourEvent, now: Instant) {
         match event {
             BehaviourEvent::Requests(event) => self.on_request_event(event, now),
-            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found, now),
-            BehaviourEvent::Mdns(mdns::Event::Expired(lost)) => {
-                for (peer, address) in lost {
-                    self.discovery.expire(&peer, &address);
-                }
-            }
+            BehaviourEvent::Mdns4(event) | BehaviourEvent::Mdns6(event) => self.on_mdns(event, now),
             BehaviourEvent::Ping(ping) => match ping.result {
                 Ok(rtt) => self.on_round_trip(ping.peer, rtt, now),
                 // Not a reason to close: on a slow link a ping waits behind megabytes of data. Sessions have
@@ -244,7 +239,7 @@ impl Actor {
     fn pump(&mut self, now: Instant) {
         self.answer_addresses(now);
         self.close_silent(now);
-        self.resume_mdns(now);
+        self.tend_mdns(now);
         self.probe_found(now);
         self.pump_jobs(now);
     }
@@ -252,7 +247,7 @@ impl Actor {
     /// When [`Actor::pump`] has something to do although nothing happened.
     fn next_deadline(&self) -> Option<Instant> {
         let jobs = self.jobs.iter().filter_map(|(key, job)| job.next_deadline(self.live(key).is_some()));
-        jobs.chain(self.addresses_due()).chain(self.silent_due()).chain(self.probe_due()).chain(self.mdns_resume).min()
+        jobs.chain(self.addresses_due()).chain(self.silent_due()).chain(self.probe_due()).chain(self.mdns.due()).min()
     }
 }
 

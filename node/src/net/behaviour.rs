@@ -42,18 +42,20 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(super) requests: request_response::Behaviour<Codec>,
     pub(super) streams: Streams,
-    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    /// Over IPv4 and IPv6: a behaviour has one family. Both are there only while somebody looks or is to be found.
+    pub(super) mdns4: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns6: Toggle<mdns::tokio::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
 
-/// An mDNS behaviour, or nothing where it cannot run: no discovery is no reason not to start.
-pub(super) fn discovery(local: libp2p::PeerId) -> Toggle<mdns::tokio::Behaviour> {
-    let config = mdns::Config { ttl: ANNOUNCED_FOR, query_interval: QUERY_INTERVAL, enable_ipv6: false };
+/// An mDNS behaviour of one family, or nothing where it cannot run: no discovery is no reason not to start.
+pub(super) fn discovery(local: libp2p::PeerId, enable_ipv6: bool) -> Toggle<mdns::tokio::Behaviour> {
+    let config = mdns::Config { ttl: ANNOUNCED_FOR, query_interval: QUERY_INTERVAL, enable_ipv6 };
     match mdns::tokio::Behaviour::new(config, local) {
         Ok(behaviour) => Some(behaviour).into(),
         Err(error) => {
-            tracing::warn!(%error, "no discovery on the local network: tickets need addresses");
+            tracing::warn!(%error, enable_ipv6, "no discovery on the local network: tickets need addresses");
             None.into()
         }
     }
@@ -110,7 +112,8 @@ fn behaviour(config: &NetConfig, key: &identity::Keypair, events: mpsc::Sender<N
             requests,
         ),
         streams: Streams::new(events),
-        mdns: if config.mdns { discovery(key.public().to_peer_id()) } else { None.into() },
+        mdns4: None.into(),
+        mdns6: None.into(),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::message::{Request, Response};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     ConnectError, Connected, ListenPort, NetError, OpenError, OpenedStream, PeerView, RequestError, TransportKind,
@@ -64,11 +64,18 @@ pub struct Search(#[expect(dead_code, reason = "it is there, which is all that c
 pub struct NetHandle {
     local: PeerId,
     commands: mpsc::Sender<Command>,
+    offering: watch::Sender<bool>,
 }
 
 impl NetHandle {
-    pub(super) fn new(local: PeerId, commands: mpsc::Sender<Command>) -> Self {
-        Self { local, commands }
+    pub(super) fn new(local: PeerId, commands: mpsc::Sender<Command>, offering: watch::Sender<bool>) -> Self {
+        Self { local, commands, offering }
+    }
+
+    /// There is something for others to find here, or nothing any more: discovery by mDNS runs only while there is, while
+    /// somebody searches, or while a peer is being connected to.
+    pub fn offer(&self, on: bool) {
+        self.offering.send_if_modified(|before| std::mem::replace(before, on) != on);
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use libp2p::Multiaddr;
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 
@@ -77,6 +78,11 @@ impl NodeHandle {
     /// What other devices see.
     pub fn device_name(&self) -> &str {
         &self.config.device_name
+    }
+
+    /// Where other devices reach this node, best first; none while it stops.
+    pub async fn addresses(&self) -> Vec<Multiaddr> {
+        self.net.addresses().await.unwrap_or_default()
     }
 
     /// Devices are found by mDNS.

@@ -16,6 +16,7 @@ use crate::clock::LastSeen;
 use crate::coordinator::{self, ResumePlan};
 use crate::limit::Rate;
 use crate::net::parse_addresses;
+use crate::post_apply::{self, PostApply};
 use crate::staging::{self, StageError, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError, TargetChoices};
 use crate::transfer::Compression;
@@ -112,6 +113,8 @@ pub struct ResumeOptions {
     pub limit: Option<Rate>,
     /// As in [`super::ImportOptions`].
     pub compression: Option<Compression>,
+    /// What runs once the tree is in place. Default: what was said when the session began.
+    pub post_apply: post_apply::Choice,
 }
 
 /// What counts for a session from now on; the target's options are recorded.
@@ -121,6 +124,7 @@ pub(super) struct Continue {
     pub(super) consent: Consent,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) unpacked: bool,
+    pub(super) post_apply: Option<PostApply>,
 }
 
 /// A session cannot be gone on with.
@@ -220,13 +224,9 @@ impl NodeHandle {
             forbidden: vec![self.config.state_dir.clone()],
         };
         let unpacked = how.compression == Some(Compression::Never);
-        let job = self
-            .resume_record(
-                record,
-                ticket,
-                Continue { target_options, consent, addresses: how.peer_addresses, unpacked },
-            )
-            .await?;
+        let post_apply = how.post_apply.or(record.post_apply.as_ref());
+        let how_on = Continue { target_options, consent, addresses: how.peer_addresses, unpacked, post_apply };
+        let job = self.resume_record(record, ticket, how_on).await?;
         job.set_limit(how.limit);
         Ok(job)
     }
@@ -336,7 +336,7 @@ impl NodeHandle {
         ticket: Ticket,
         how: Continue,
     ) -> Result<JobHandle, ResumeError> {
-        let Continue { target_options, consent, mut addresses, unpacked } = how;
+        let Continue { target_options, consent, mut addresses, unpacked, post_apply } = how;
         for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
         {
             if !addresses.contains(&address) {
@@ -349,8 +349,9 @@ impl NodeHandle {
             keep_world_writable: target_options.keep_world_writable,
             transport: record.choices.transport,
         };
+        record.post_apply.clone_from(&post_apply);
         let (peer, transport) = (record.peer, record.choices.transport);
-        let plan = ResumePlan { ticket, peer, target_options, consent, addresses, transport, unpacked };
+        let plan = ResumePlan { ticket, peer, target_options, consent, addresses, transport, unpacked, post_apply };
         self.coordinator.resume(record, plan).await.map_err(ResumeError::Refused)
     }
 }

@@ -25,6 +25,10 @@ pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Re
             continue;
         }
         let journal = journals.iter().find(|journal| journal.session == record.session);
+        if journal.is_some_and(|j| j.unproven && j.state == SessionState::Swapped) {
+            // what stands in the way of taking it back is named by the recovery, and it is tried again
+            continue;
+        }
         let settled = match journal.map(|j| (j.state, j.code)) {
             Some((SessionState::Swapped | SessionState::Committed, _)) => (SessionStatus::Completed, None),
             Some((SessionState::RolledBack | SessionState::RollbackIntent, code)) => (SessionStatus::Ended, code),

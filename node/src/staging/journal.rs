@@ -17,7 +17,7 @@ use super::durable;
 use super::error::StateError;
 use super::inode::Inode;
 pub use super::record::SessionState;
-pub(crate) use super::record::{Method, Record};
+pub(crate) use super::record::{Method, Record, Unproven};
 use super::seen::{self, LastSeen};
 use super::spool;
 
@@ -242,6 +242,7 @@ pub(crate) mod tests {
             target_changed: false,
             began: None,
             last: None,
+            unproven: None,
         }
     }
 

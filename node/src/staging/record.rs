@@ -9,6 +9,7 @@ use me_sync_protocol::reason::Code;
 
 use super::inode::Identity;
 use super::seen::LastSeen;
+use crate::process::ProcessMark;
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
@@ -119,6 +120,18 @@ pub(crate) struct Record {
     pub(crate) began: Option<LastSeen>,
     #[n(23)]
     pub(crate) last: Option<LastSeen>,
+    /// The new tree stays only once a check is through, and none is yet: whoever finds it in place takes it back.
+    #[n(24)]
+    pub(crate) unproven: Option<Unproven>,
+}
+
+/// A check that is to come, or runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub(crate) struct Unproven {
+    /// The process that checks, once there is one.
+    #[n(0)]
+    pub(crate) process: Option<ProcessMark>,
 }
 
 impl SessionState {

@@ -228,6 +228,14 @@ impl Driver {
                 }
             }
             Action::AsideToStaging => self.moved(names::tidy_aside(parent.as_fd(), self.journal.record()))?,
+            Action::TakeBack => {
+                if let Some(process) = self.journal.record().unproven.and_then(|unproven| unproven.process) {
+                    process.end();
+                }
+                self.check_mounts()?;
+                self.record(SessionState::RollbackIntent, Some(Code::HealthFailed))?;
+            }
+            Action::Undecide => self.record(SessionState::Verified, None)?,
             Action::Commit => {
                 self.sync(parent)?;
                 self.outcome = Some(Outcome::Completed);

@@ -266,6 +266,7 @@ fn first_record(target: &Target, manifest: &Manifest, session: SessionId, info: 
         target_changed: false,
         began: Some(now),
         last: Some(now),
+        unproven: None,
     }
 }
 

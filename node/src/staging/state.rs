@@ -59,6 +59,9 @@ pub struct SessionRecord {
     pub peer_id: String,
     /// Why it failed, is parked or, if its tree is kept, stopped.
     pub code: Option<Code>,
+    /// The new tree may be in place, and the command that says whether it stays is not through: the next start takes it
+    /// back.
+    pub unproven: bool,
 }
 
 impl From<&Record> for SessionRecord {
@@ -88,6 +91,7 @@ impl From<&Record> for SessionRecord {
             peer_name: record.peer_name.clone(),
             peer_id: record.peer_id.clone(),
             code: record.code,
+            unproven: record.unproven.is_some(),
         }
     }
 }

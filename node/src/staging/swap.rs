@@ -2,7 +2,7 @@
 //!
 //! Everything here runs on the calling thread, so its system calls come in the same order in every run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use me_sync_protocol::ids::Digest;
 use me_sync_protocol::importer::ReadyToApply;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::error::{ApplyError, PreflightError, StageError, StateError};
 use super::inode::Inode;
-use super::journal::{Method, SessionState};
+use super::journal::{Journal, Method, SessionState, Unproven};
 use super::known::Draft;
 use super::modes::ModeReport;
 use super::site::Site;
@@ -20,6 +20,7 @@ use super::survey::{Survey, survey_at};
 use super::table::Place;
 use super::target::open_resolved;
 use super::{durable, mounts, names, rollback, wall_ms};
+use crate::process::ProcessMark;
 
 /// What the caller decides during the swap.
 pub trait ApplyHooks {
@@ -28,12 +29,42 @@ pub trait ApplyHooks {
         true
     }
 
+    /// There is a [`Self::check`]: it is on record before the trees change places, so that the old tree comes back too
+    /// if the process dies before the check is through.
+    fn checks(&self) -> bool {
+        false
+    }
+
     /// Asked once the new tree is in place and durable; an error brings the old tree back.
     ///
     /// # Errors
     /// What is wrong with the new tree, for people.
-    fn check(&mut self, _target: &Path) -> Result<(), String> {
+    fn check(&mut self, _swapped: &mut Swapped<'_>) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// A swap whose new tree is being checked.
+#[derive(Debug)]
+pub struct Swapped<'a> {
+    journal: &'a mut Journal,
+}
+
+impl Swapped<'_> {
+    /// The directory that was replaced or created.
+    pub fn target(&self) -> PathBuf {
+        self.journal.record().target_path()
+    }
+
+    /// Where the old tree is; none if there was no target.
+    pub fn retained(&self) -> Option<PathBuf> {
+        let record = self.journal.record();
+        record.old.map(|_| record.staging_path())
+    }
+
+    /// Notes which process checks, so that it is ended before the old tree comes back without it.
+    pub(crate) fn checked_by(&mut self, process: ProcessMark) -> Result<(), StateError> {
+        self.journal.update(|r| r.unproven = Some(Unproven { process: Some(process) }))
     }
 }
 
@@ -189,6 +220,11 @@ impl Site {
             return Ok(false);
         }
         let keep_old = standing.then(|| self.target.old.as_ref().map(|old| old.identity)).flatten();
+        let unproven = hooks.checks().then(Unproven::default);
+        if self.journal.record().unproven != unproven {
+            // both copies of the journal say so: losing the newer one loses no check
+            self.journal.update(|r| r.unproven = unproven).map_err(ApplyError::Journal)?;
+        }
         self.journal
             .update(|r| {
                 r.state = SessionState::SwapIntent;
@@ -228,9 +264,15 @@ impl Site {
                 r.keep_until_ms = now.saturating_add(r.keep_old_ms);
             })
             .map_err(|err| self.unknown(err))?;
-        let Err(why) = hooks.check(self.target.path()) else { return Ok(()) };
+        let Err(why) = hooks.check(&mut Swapped { journal: &mut self.journal }) else {
+            // a start that still finds the check open would take back what is reported as done
+            let proven = self.journal.record().unproven.is_some().then(|| self.journal.update(|r| r.unproven = None));
+            return proven.unwrap_or(Ok(())).map_err(|err| self.unknown(err));
+        };
         match rollback::go_back(&mut self.journal, &self.target.parent, Some(Code::HealthFailed)) {
-            Ok(()) => Err(ApplyError::Health { target: self.target.path().to_owned(), why }),
+            Ok(()) => {
+                Err(ApplyError::Health { target: self.target.path().to_owned(), undone: self.staging_path(), why })
+            }
             Err(err) => Err(ApplyError::HealthStuck { why, err: Box::new(err) }),
         }
     }

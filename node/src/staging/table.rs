@@ -54,6 +54,10 @@ pub(crate) enum Action {
     AsideToTarget,
     /// Two renames are done: bring the tree that stands aside to the staging name.
     AsideToStaging,
+    /// The swap happened, and nobody knows whether the check after it would have: decide the way back.
+    TakeBack,
+    /// The swap did not happen, and only whoever has the check may do it: back to VERIFIED.
+    Undecide,
     /// Record COMMITTED.
     Commit,
     /// Do the rollback that was decided.
@@ -123,6 +127,8 @@ fn swap_intent(record: &Record, seen: Seen, expired: bool) -> Action {
     match (seen.target, seen.staging, seen.aside) {
         (New, Old | Absent, Absent) => Action::FinishSwap,
         (New, Absent, Old) if two => Action::AsideToStaging,
+        (Old, New, Absent) if record.unproven.is_some() => Action::Undecide,
+        (Absent, New, Absent) if fresh && record.unproven.is_some() => Action::Undecide,
         (Old, New, Absent) => swap_unless_stale(record, seen, expired),
         (Absent, New, Absent) if fresh => swap_unless_stale(record, seen, expired),
         (Old, Absent, Absent) => Action::StartOver,
@@ -140,6 +146,7 @@ fn swap_unless_stale(record: &Record, seen: Seen, expired: bool) -> Action {
 fn swapped(record: &Record, seen: Seen, expired: bool) -> Action {
     use Place::{Absent, New, Old};
     match (seen.target, seen.staging, seen.aside) {
+        (New, Old | Absent, Absent) if record.unproven.is_some() => Action::TakeBack,
         (New, Old | Absent, Absent) => Action::Commit,
         // the disk lied about the flush of the parent; what the table says for SWAP_INTENT holds
         _ => swap_intent(record, seen, expired),

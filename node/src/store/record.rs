@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::codec;
 use crate::clock::{LastSeen, wall_ms};
 use crate::net::TransportPreference;
+use crate::post_apply::PostApply;
 use crate::source::ScanOptions;
 
 /// How far a remembered session is.
@@ -236,6 +237,9 @@ pub struct ImportRecord {
     /// The exporter knows how it ended.
     #[n(19)]
     pub told: bool,
+    /// What runs after the swap, as somebody on this device has said.
+    #[n(20)]
+    pub post_apply: Option<PostApply>,
 }
 
 /// An offer and the session that came of it.

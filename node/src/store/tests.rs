@@ -50,6 +50,7 @@ pub(crate) fn import(n: u8) -> ImportRecord {
         files_ok: 3,
         bytes_ok: 1 << 33,
         told: false,
+        post_apply: None,
     }
 }
 

@@ -95,6 +95,31 @@ fn without_roots_nothing_is_allowed() {
     node.post("session/create", &json!({ "source_path": place.path("tree") })).is(403, "path_not_allowed");
 }
 
+#[test]
+fn a_command_after_the_swap_is_named_by_the_settings_of_the_device_and_never_over_http() {
+    let place = Place::new();
+    let from = Node::start(&place, "from");
+    fs::create_dir_all(place.path("in")).unwrap();
+    let args = ["--json", "node", "--api-port", "0", "--post-apply", "false"];
+    let mut command = place.command("to", &args);
+    command.args(["--import-root".into(), place.path("in")]);
+    let to = Node::with(&place, "to", command);
+    make_tree(&place.path("out/tree"), "s");
+    let offered = from.create(&place, "tree");
+    let ask = json!({ "ticket_uri": offered["ticket_uri"], "target_path": place.path("in/x") });
+    for words in [vec!["touch", "/tmp/x"], vec![]] {
+        let mut named = ask.clone();
+        named["post_apply"] = json!({ "argv": words, "timeout_secs": 1 });
+        to.post("session/start", &named).is(403, "path_not_allowed");
+        let resume = json!({ "session_id": offered["session_id"], "post_apply": named["post_apply"] });
+        to.post("session/resume", &resume).is(403, "path_not_allowed");
+    }
+    let started = to.post("session/start", &ask).ok(201);
+    let outcome = to.outcome(&started["job_id"]);
+    assert_eq!(outcome["code"], "health_failed", "{outcome}");
+    assert!(!place.path("in/x").exists());
+}
+
 // RELIABILITY A96
 #[test]
 fn hostile_names_come_as_json_and_as_nothing_else() {

@@ -126,16 +126,3 @@ fn a_target_that_can_never_be_one_is_exit_8_and_the_ticket_stays_good() {
     assert_code(&place.run_with_input("importer", &["receive", "dst"], &sender.ticket), 0);
     assert_eq!(sender.wait().code, Some(0));
 }
-
-#[test]
-fn a_state_directory_in_use_is_exit_16() {
-    let place = Place::new();
-    make_tree(&place.path("src"), "s");
-    let sender = place.send(&["src"]);
-    let output = place.run("exporter", &["send", "src"]);
-    assert_code(&output, 16);
-    assert!(stderr(&output).contains("--state-dir"), "{}", stderr(&output));
-    // what only looks needs no lock
-    assert_code(&place.run("exporter", &["sessions"]), 0);
-    assert_eq!(sender.interrupt().code, Some(130));
-}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Importer, Output, ReadyToApply, State};
+use super::{Importer, Output, ReadyToApply, State, Step};
 use crate::file::{FileReport, Partial, Requested, VerifiedFile, Violation};
 use crate::frame::{FinalizeRequest, Frame, PartialFile, RetryRequest};
 use crate::ids::Moment;
@@ -247,7 +247,7 @@ impl Importer {
         }
         self.manifest = Some(manifest);
         self.outputs.push_back(Output::Apply(ReadyToApply { manifest_sha256: ours.manifest_sha256 }));
-        self.state = State::Applying { swapping: false };
+        self.state = State::Applying { at: Step::Verifying };
         self.tell_progress();
         Ok(())
     }

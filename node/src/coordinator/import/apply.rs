@@ -10,6 +10,7 @@ use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::reason::{Code, FailureReason};
 use tokio::task::JoinSet;
 
+use super::command::Checker;
 use super::link::Link;
 use super::stage::{described, discard};
 use super::{ImportJob, Left};
@@ -59,13 +60,13 @@ impl ImportJob {
         // an outline is sealed by now
         session.manifest = session.core.manifest().cloned();
         let manifest = session.manifest.clone();
-        let last_word = self.last_word.clone();
+        let checker = Checker::new(self, shared);
         let (events, id) = (shared.events.clone(), self.id);
         tokio::spawn(async move {
             // no lane may hold a file open when the tree is verified
             while lanes.join_next().await.is_some() {}
             let done = events.clone();
-            let work = move || verify_and_swap(staging, proof, manifest, &last_word, id, &events);
+            let work = move || verify_and_swap(staging, proof, manifest, checker, id, &events);
             let result = tokio::task::spawn_blocking(work).await;
             let lost = || Swap::Done(Err(described(Code::DurabilityUnknown, &ApplyError::Thread)));
             let result = result.unwrap_or_else(|_| lost());
@@ -76,6 +77,10 @@ impl ImportJob {
     pub(in crate::coordinator) fn swapping(&mut self, shared: &Shared) {
         self.record_manifest(shared);
         self.input(Input::Swapping, shared);
+    }
+
+    pub(in crate::coordinator) fn restarting(&mut self, shared: &Shared) {
+        self.input(Input::Restarting, shared);
     }
 
     pub(in crate::coordinator) fn applied(&mut self, swap: Swap, shared: &Shared) {
@@ -303,7 +308,7 @@ fn verify_and_swap(
     staging: Staging,
     proof: ReadyToApply,
     manifest: Option<Arc<Manifest>>,
-    last_word: &LastWord,
+    mut checker: Checker,
     job: JobId,
     events: &tokio::sync::mpsc::Sender<Event>,
 ) -> Swap {
@@ -322,7 +327,7 @@ fn verify_and_swap(
         Ok(sealed) => sealed,
         Err(SealError::Unstaged { staging, entries, .. }) => return Swap::Unstaged(staging, entries),
         Err(SealError::Foreign { staging, error }) => {
-            if last_word.get() == Word::Abort {
+            if checker.word() == Word::Abort {
                 discard(*staging, Code::Aborted);
                 return Swap::Done(Err(Failure::of(Code::Aborted, Role::Importer)));
             }
@@ -331,7 +336,7 @@ fn verify_and_swap(
         }
         Err(SealError::Failed(e)) => return Swap::Done(Err(described(e.code(), &e))),
     };
-    match last_word.get() {
+    match checker.word() {
         Word::GoOn => {}
         // sealed and on the disk: a later job goes on from here
         Word::Suspend => {
@@ -346,9 +351,11 @@ fn verify_and_swap(
         }
     }
     events.blocking_send(Event::Job(job, JobEvent::Swapping)).ok();
-    let mut hooks = last_word.clone();
-    let swapped = staging::on_apply_thread(move || sealed.apply(proof, &mut hooks));
-    let mut applied = match swapped {
+    let swapped = staging::on_apply_thread(move || {
+        let applied = sealed.apply(proof, &mut checker)?;
+        Ok((applied, checker.said()))
+    });
+    let (mut applied, said) = match swapped {
         Ok(applied) => applied,
         Err(e @ ApplyError::Changed { .. }) => return Swap::Refused(None, Obstacle::Changed(e)),
         Err(e) => return Swap::Done(Err(described(e.code(), &e))),
@@ -357,7 +364,7 @@ fn verify_and_swap(
         // the next start records it; the tree is in place all the same
         tracing::warn!(error = %crate::errors::chain(&e), "the end of the swap is not recorded yet");
     }
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(said);
     if applied.target_changed {
         notes.push("the target was edited during the transfer; the edits are in the kept old tree".to_owned());
     }
@@ -403,18 +410,11 @@ impl LastWord {
         self.0.store(word as u8, Ordering::Release);
     }
 
-    fn get(&self) -> Word {
+    pub(super) fn get(&self) -> Word {
         match self.0.load(Ordering::Acquire) {
             0 => Word::GoOn,
             1 => Word::Suspend,
             _ => Word::Abort,
         }
-    }
-}
-
-/// An abort wins until the last moment before the trees change places; the swap itself is too short to suspend.
-impl staging::ApplyHooks for LastWord {
-    fn proceed(&mut self) -> bool {
-        self.get() != Word::Abort
     }
 }

@@ -51,6 +51,7 @@ impl ImportJob {
             files_ok: 0,
             bytes_ok: 0,
             told: false,
+            post_apply: self.post_apply.clone(),
         });
         self.put(shared);
     }

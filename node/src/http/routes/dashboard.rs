@@ -28,6 +28,7 @@ const MOST_DIRECTORIES: usize = 200;
         (status = 401, description = "The token is missing or wrong", body = ErrorBody),
         (status = 403, description = "This is not the Unix socket; or the host name or the origin is not allowed", body = ErrorBody),
         (status = 408, description = "The body came too slowly", body = ErrorBody),
+        (status = 409, description = "This process has no page", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody)
     )
@@ -40,6 +41,15 @@ pub(super) async fn link(
     if caller != Caller::User {
         let message = "links to the page are given over the Unix socket only";
         return Err(ApiError::http(StatusCode::FORBIDDEN, "socket_only", message, "run `me-sync dashboard`"));
+    }
+    if api.port == 0 {
+        let message = "a command works here, which has no page";
+        return Err(ApiError::http(
+            StatusCode::CONFLICT,
+            "no_page",
+            message,
+            "run `me-sync node`, once that has ended",
+        ));
     }
     let ttl = within("ttl_secs", ask.ttl_secs, LINK_TIME.as_secs(), (1, 600))?;
     let made = api.logins.link(seconds(ttl));

@@ -1,5 +1,6 @@
 //! What the node says about itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -33,7 +34,18 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
         device_name: api.node.device_name().to_owned(),
         pid: std::process::id(),
         mdns: api.node.has_mdns(),
+        passing: api.at.is_none(),
+        uptime_secs: api.begun.elapsed().as_secs(),
+        api: api.at.map(|at| format!("http://{at}")),
+        addresses: api.node.addresses().await.iter().map(ToString::to_string).collect(),
+        export_roots: named(api.exports.dirs()),
+        import_roots: named(api.imports.dirs()),
+        jobs: api.jobs.live().len() as u64,
     })
+}
+
+fn named(dirs: &[PathBuf]) -> Vec<String> {
+    dirs.iter().map(|dir| dir.to_string_lossy().into_owned()).collect()
 }
 
 /// Figures for Prometheus.

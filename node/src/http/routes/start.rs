@@ -74,6 +74,7 @@ pub(super) async fn start(
             "use the CLI",
         ));
     }
+    let post_apply = api.post_apply(caller, ask.post_apply, true)?;
     let target = api.target(caller, ask.target_path).await?;
     let named = target.clone();
     let resolved = super::blocking(move || named.canonicalize().unwrap_or(named)).await?;
@@ -94,6 +95,7 @@ pub(super) async fn start(
         },
         limit,
         compression: ask.compress.map(Compression::from),
+        post_apply,
         roots: match caller {
             Caller::User => None,
             Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
@@ -228,6 +230,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
     let session = session_id(&ask.session_id)?;
     let (peer_addresses, limit) = (addresses(&ask.peer_addresses)?, api.limit(caller, ask.limit_bps)?);
     let compression = ask.compress.map(Compression::from);
+    let post_apply = api.post_apply(caller, ask.post_apply, false)?;
     if api.jobs.of_session(session).is_some_and(|job| !job.is_over()) {
         let message = format!("session {} goes on already", session.short());
         return Err(ApiError::coded(reason::Code::TargetBusy, message, "session/status tells how far it is"));
@@ -246,7 +249,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
     match known.role {
         Role::Importer => {
             let target = api.target(caller, known.path).await?;
-            let how = ResumeOptions { peer_addresses, limit, compression };
+            let how = ResumeOptions { peer_addresses, limit, compression, post_apply };
             let job = api.node.resume_with(session, how).await?;
             answer.job_id = Some(api.jobs.add(job, target, Some(session)).id());
         }

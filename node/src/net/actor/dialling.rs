@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use libp2p::swarm::behaviour::NewListenAddr;
+use libp2p::Multiaddr;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour as _};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::swarm::{ConnectionId, DialError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Actor;
 use crate::net::address::Candidate;
-use crate::net::behaviour::discovery;
 use crate::net::connect::{Job, JobKey};
 use crate::net::{ConnectError, Connected, TransportKind, TransportPreference};
 
@@ -19,9 +17,6 @@ use crate::net::{ConnectError, Connected, TransportKind, TransportPreference};
 const MAX_JOBS: usize = 32;
 /// Of these, hellos to found peers.
 const MAX_PROBES: usize = 8;
-/// Entries of the mDNS behaviour's own, unbounded list at which it is given up for a while.
-const MAX_MDNS_ENTRIES: usize = 4096;
-const MDNS_PAUSE: Duration = Duration::from_secs(30);
 
 impl Actor {
     pub(super) fn on_connect(
@@ -45,7 +40,7 @@ impl Actor {
         self.pump_job(key, now);
     }
 
-    fn add_candidates(&mut self, key: JobKey, addresses: Vec<Multiaddr>) {
+    pub(super) fn add_candidates(&mut self, key: JobKey, addresses: Vec<Multiaddr>) {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         let usable = addresses.iter().filter_map(|address| Candidate::parse(address, Some(&key.peer)));
         for candidate in usable.filter(|candidate| candidate.wanted(self.transports, key.preference)) {
@@ -79,7 +74,7 @@ impl Actor {
             return;
         }
         self.dial_next(key, now);
-        let exhausted = self.jobs.get(&key).is_some_and(|job| job.is_exhausted(now, self.mdns));
+        let exhausted = self.jobs.get(&key).is_some_and(|job| job.is_exhausted(now, self.mdns.allowed));
         if let Some(job) = exhausted.then(|| self.jobs.remove(&key)).flatten() {
             job.give_up();
         }
@@ -133,43 +128,6 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>, now: Instant) {
-        for (peer, address) in found {
-            if self.discovery.announce(peer, &address, now) {
-                let keys: Vec<JobKey> = self.jobs.keys().filter(|key| key.peer == peer).copied().collect();
-                for key in keys {
-                    self.add_candidates(key, vec![address.clone()]);
-                }
-            }
-        }
-        self.bound_mdns(now);
-    }
-
-    /// The library's list of announcements has no bound (A86): past ours, discovery pauses and starts from nothing.
-    fn bound_mdns(&mut self, now: Instant) {
-        let mdns = &mut self.swarm.behaviour_mut().mdns;
-        if mdns.as_ref().is_none_or(|mdns| mdns.discovered_nodes().len() < MAX_MDNS_ENTRIES) {
-            return;
-        }
-        tracing::warn!("somebody floods the local network with announcements: discovery pauses for {MDNS_PAUSE:?}");
-        *mdns = None.into();
-        self.discovery.forget_announced();
-        self.mdns_resume = Some(now + MDNS_PAUSE);
-    }
-
-    /// Discovery goes on after a pause; the fresh behaviour is told where we listen.
-    pub(super) fn resume_mdns(&mut self, now: Instant) {
-        if self.mdns_resume.is_none_or(|resume| resume > now) {
-            return;
-        }
-        self.mdns_resume = None;
-        let mut fresh = discovery(*self.swarm.local_peer_id());
-        for (listener_id, addr) in self.listeners.iter().flat_map(|(id, all)| all.iter().map(move |a| (*id, a))) {
-            fresh.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }));
-        }
-        self.swarm.behaviour_mut().mdns = fresh;
-    }
-
     fn probe_room(&self) -> usize {
         MAX_PROBES.saturating_sub(self.jobs.values().filter(|job| job.is_probe()).count())
     }
@@ -178,8 +136,9 @@ impl Actor {
         if self.is_searching() && self.probe_room() > 0 { self.discovery.next_due() } else { None }
     }
 
-    fn is_searching(&self) -> bool {
-        self.searching || self.searches.iter().any(|search| search.strong_count() > 0)
+    /// Somebody looks who is nearby.
+    pub(super) fn is_searching(&self) -> bool {
+        self.mdns.searching || self.searches.iter().any(|search| search.strong_count() > 0)
     }
 
     /// Greets found peers, while somebody searches.

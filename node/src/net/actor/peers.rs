@@ -235,7 +235,10 @@ impl Actor {
                 Ok(_) => {
                     peer.answered = true;
                     let address = peer.live().next().filter(|c| !c.inbound).map(|c| c.address.clone());
+                    let rtt = peer.rtt;
                     self.discovery.answer(id, hello.clone(), address, now);
+                    // the first ping is often faster than the hello
+                    rtt.into_iter().for_each(|rtt| self.discovery.alive(&id, rtt, now));
                     self.introduced(id, hello, now);
                 }
                 Err(code) => self.turn_away(id, &ConnectError::Version { peer: id, code }, now),

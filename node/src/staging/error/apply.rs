@@ -78,15 +78,20 @@ pub enum ApplyError {
         err: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The check after the swap failed; the old tree is back.
-    #[error("the check after the swap failed ({why}); {} is the old tree again", shown(.target))]
+    #[error(
+        "the command after the swap failed ({why}); {} is what it was before, and the tree that came is kept at {}",
+        shown(.target), shown(.undone)
+    )]
     Health {
         /// The target.
         target: PathBuf,
+        /// Where the new tree is.
+        undone: PathBuf,
         /// What the check said.
         why: String,
     },
     /// The check after the swap failed and going back failed too. Both trees are kept.
-    #[error("the check after the swap failed ({why}) and going back failed as well")]
+    #[error("the command after the swap failed ({why}) and going back failed as well")]
     HealthStuck {
         /// What the check said.
         why: String,

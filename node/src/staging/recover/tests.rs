@@ -1,11 +1,11 @@
 //! Claims about restarts: sessions are left at every point and settled.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::super::journal::Unproven;
 use super::super::testing::{Place as Ground, SMALL, image, remove};
-use super::super::{ApplyHooks, KEEP_OLD, SessionState, on_apply_thread, rollback};
+use super::super::{ApplyHooks, KEEP_OLD, SessionState, Swapped, on_apply_thread, rollback};
 use super::*;
 
 fn later(days: u64) -> SystemTime {
@@ -302,7 +302,7 @@ fn a_crash_right_after_the_staging_directory_was_made_leaves_nothing() {
 fn a_panic_in_the_last_moment_is_settled_by_recovery() {
     struct Panics;
     impl ApplyHooks for Panics {
-        fn check(&mut self, _: &Path) -> Result<(), String> {
+        fn check(&mut self, _: &mut Swapped<'_>) -> Result<(), String> {
             panic!("for the test");
         }
     }
@@ -311,4 +311,49 @@ fn a_panic_in_the_last_moment_is_settled_by_recovery() {
     assert_eq!(on_apply_thread(move || sealed.swap(&mut Panics)).unwrap_err().code(), Code::DurabilityUnknown);
     assert_eq!(outcomes(&ground, SystemTime::now()), [Outcome::Completed]);
     assert!(ground.target().join("run").exists());
+}
+
+/// What stands after a check that died in the middle, and after the next start.
+fn dies_in_the_check(ground: &Ground) -> Vec<Outcome> {
+    struct Dies;
+    impl ApplyHooks for Dies {
+        fn checks(&self) -> bool {
+            true
+        }
+        fn check(&mut self, swapped: &mut Swapped<'_>) -> Result<(), String> {
+            assert!(swapped.target().join("run").exists());
+            panic!("for the test");
+        }
+    }
+    let sealed = ground.staged(1, SMALL).seal(&mut |_| ()).unwrap();
+    assert_eq!(on_apply_thread(move || sealed.swap(&mut Dies)).unwrap_err().code(), Code::DurabilityUnknown);
+    assert!(ground.target().join("run").exists(), "nobody has taken it back yet");
+    outcomes(ground, SystemTime::now())
+}
+
+// RELIABILITY F78
+#[test]
+fn a_check_that_dies_in_the_middle_has_failed() {
+    let ground = Ground::with_old();
+    let before = image(&ground.target(), true);
+    assert_eq!(dies_in_the_check(&ground), [Outcome::RolledBack]);
+    assert_eq!(image(&ground.target(), true), before);
+    let record = ground.state.sessions().unwrap().remove(0);
+    assert_eq!((record.state, record.code), (SessionState::RolledBack, Some(Code::HealthFailed)));
+    assert_eq!(outcomes(&ground, SystemTime::now()), [], "and that is all");
+    assert_eq!(image(&ground.target(), true), before);
+
+    let ground = Ground::new();
+    assert_eq!(dies_in_the_check(&ground), [Outcome::RolledBack]);
+    assert!(!ground.target().exists(), "there was none before");
+}
+
+#[test]
+fn a_swap_that_waits_for_its_check_and_did_not_happen_can_be_gone_on_with() {
+    let ground = crashed(true, SessionState::SwapIntent, false, Method::Exchange);
+    journal(&ground).update(|r| r.unproven = Some(Unproven::default())).unwrap();
+    let before = image(&ground.target(), true);
+    assert_eq!(outcomes(&ground, SystemTime::now()), []);
+    assert_eq!((image(&ground.target(), true), ground.states()), (before, vec![SessionState::Verified]));
+    assert_eq!(ground.names().len(), 2, "what is staged stays");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
 
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::{Code, FailureReason};
@@ -111,8 +112,8 @@ fn a_stop_at_the_last_moment_leaves_the_target_and_no_staging() {
 fn a_failed_check_brings_the_old_tree_back() {
     struct Sick;
     impl ApplyHooks for Sick {
-        fn check(&mut self, target: &Path) -> Result<(), String> {
-            assert!(target.join("run").exists(), "the new tree is in place when it is checked");
+        fn check(&mut self, swapped: &mut Swapped<'_>) -> Result<(), String> {
+            assert!(swapped.target().join("run").exists(), "the new tree is in place when it is checked");
             Err("no answer".to_owned())
         }
     }
@@ -122,6 +123,26 @@ fn a_failed_check_brings_the_old_tree_back() {
     assert_eq!(err.code(), Code::HealthFailed);
     assert_eq!(image(&place.target(), true), before);
     assert_eq!(place.states(), [SessionState::RolledBack]);
+}
+
+#[test]
+fn a_check_that_is_through_leaves_nothing_open() {
+    struct Well;
+    impl ApplyHooks for Well {
+        fn checks(&self) -> bool {
+            true
+        }
+        fn check(&mut self, swapped: &mut Swapped<'_>) -> Result<(), String> {
+            assert!(swapped.retained().is_some_and(|old| old.join("old/file").exists()));
+            Ok(())
+        }
+    }
+    let place = Place::with_old();
+    // without the commit that follows: the next start does that
+    drop(sealed(&place, 1).swap(&mut Well).unwrap());
+    assert_eq!(recover(&place.state, std::time::SystemTime::now()).len(), 1);
+    assert_eq!(place.states(), [SessionState::Committed]);
+    assert!(place.target().join("run").exists());
 }
 
 // RELIABILITY F73

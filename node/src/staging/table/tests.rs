@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::journal::Unproven;
 use super::super::journal::tests::sample;
 use super::super::seen::LastSeen;
 use super::*;
@@ -98,6 +99,25 @@ fn an_exchange_that_happened_is_never_repeated() {
                 }
             }
         }
+    }
+}
+
+// RELIABILITY F78
+#[test]
+fn a_swap_whose_check_is_not_through_is_taken_back_and_one_that_did_not_happen_waits_for_it() {
+    for r in [record, fresh, two] {
+        let r = |state| Record { unproven: Some(Unproven::default()), ..r(state) };
+        let (there, kept) = match r(SessionState::Swapped).old {
+            Some(_) => (Old, Old),
+            None => (Absent, Absent),
+        };
+        assert_eq!(at(&r(SessionState::SwapIntent), New, kept, Absent), Action::FinishSwap);
+        assert_eq!(at(&r(SessionState::Swapped), New, kept, Absent), Action::TakeBack);
+        for state in [SessionState::SwapIntent, SessionState::Swapped] {
+            assert_eq!(at(&r(state), there, New, Absent), Action::Undecide, "{state:?}");
+        }
+        assert_eq!(at(&r(SessionState::Verified), there, New, Absent), Action::Resume);
+        assert_ne!(at(&r(SessionState::Committed), New, kept, Absent), Action::TakeBack);
     }
 }
 
@@ -245,6 +265,8 @@ impl Model {
                 };
                 to(r, state);
             }
+            Action::TakeBack => to(r, SessionState::RollbackIntent),
+            Action::Undecide => to(r, SessionState::Verified),
             Action::AsideToStaging => s.staging = std::mem::replace(&mut s.aside, Absent),
             Action::Commit | Action::KeepNew => to(r, SessionState::Committed),
             Action::SwapBack => (s.target, s.staging) = (s.staging, s.target),
@@ -295,7 +317,7 @@ proptest! {
     #[test]
     fn repeated_application_comes_to_rest_and_loses_nothing(
         state in state(), seen in sight(), two in any::<bool>(), fresh in any::<bool>(),
-        tries in 0..5_u32, hours in 0..2000_u64,
+        tries in 0..5_u32, hours in 0..2000_u64, unproven in any::<bool>(),
     ) {
         let mut seen = seen;
         if fresh {
@@ -305,7 +327,8 @@ proptest! {
         }
         let method = if two { Method::TwoRename } else { Method::Exchange };
         let old = if fresh { None } else { sample().old };
-        let record = Record { state, method, old, tries, keep_until_ms: 100 * HOUR, ..sample() };
+        let unproven = unproven.then(Unproven::default);
+        let record = Record { state, method, old, tries, unproven, keep_until_ms: 100 * HOUR, ..sample() };
         let before = seen;
         let mut model = Model { now: record.updated_ms + hours * HOUR, record, seen };
         let had_target = seen.target != Absent;

@@ -1,0 +1,158 @@
+//! `--peer`: where a device is, for one that mDNS does not show and whose ticket's addresses do not work from here. An
+//! address is a hint: who answers there must have the key that the ticket names.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::str::FromStr;
+
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use me_sync_node::net::parse_addresses;
+
+use super::exit::CliError;
+use super::human;
+use super::stop::{Stop, blocking};
+
+/// One `--peer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerAddress {
+    /// Whose address that is, if it says so.
+    pub(crate) peer: Option<PeerId>,
+    at: At,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    Multiaddr(String),
+    Socket(SocketAddr),
+    /// A name, to be looked up when it is used.
+    Host(String, u16),
+}
+
+impl PeerAddress {
+    /// All of several, for this device: names are looked up, and one that is said to be of another device is refused.
+    pub(crate) async fn of(all: &[Self], device: Option<PeerId>, stop: &Stop) -> Result<Vec<Multiaddr>, CliError> {
+        let other = all.iter().filter_map(|one| one.peer).find(|peer| device.is_some_and(|device| device != *peer));
+        if let (Some(other), Some(device)) = (other, device) {
+            let (other, device) = (human::short_peer(&other.to_string()), human::short_peer(&device.to_string()));
+            let message = format!("--peer is for the device {other}, and the tree comes from {device}");
+            return Err(CliError::usage(message, "leave the id out, or take the address of that device"));
+        }
+        let all = all.to_vec();
+        let texts = stop.unless(blocking(move || resolve(&all))).await???;
+        Ok(parse_addresses(&texts))
+    }
+
+    /// The same as text, for a node.
+    pub(crate) async fn texts(all: &[Self], device: Option<PeerId>, stop: &Stop) -> Result<Vec<String>, CliError> {
+        Ok(Self::of(all, device, stop).await?.iter().map(ToString::to_string).collect())
+    }
+}
+
+fn resolve(all: &[PeerAddress]) -> Result<Vec<String>, CliError> {
+    let mut texts = Vec::new();
+    for one in all {
+        match &one.at {
+            At::Multiaddr(text) => texts.push(text.clone()),
+            At::Socket(at) => texts.extend(both(at)),
+            At::Host(name, port) => {
+                let found = (name.as_str(), *port).to_socket_addrs().map_err(|err| {
+                    let name = me_sync_protocol::escape::escaped(name);
+                    CliError::usage(format!("--peer: {name} cannot be looked up: {err}"), "name it by its IP address")
+                })?;
+                texts.extend(found.flat_map(|at| both(&at)));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// Over TCP and over QUIC: who listens at one port as a rule does at both.
+fn both(at: &SocketAddr) -> [String; 2] {
+    let family = if at.is_ipv4() { "ip4" } else { "ip6" };
+    let (ip, port) = (at.ip(), at.port());
+    [format!("/{family}/{ip}/tcp/{port}"), format!("/{family}/{ip}/udp/{port}/quic-v1")]
+}
+
+impl FromStr for PeerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let needed = || {
+            "IP:PORT, NAME:PORT, a multiaddr such as /ip4/192.168.1.5/tcp/4001, or PEERID@ before one of the first two \
+             is needed"
+                .to_owned()
+        };
+        if text.starts_with('/') {
+            let address = parse_addresses(&[text.to_owned()]).pop().ok_or_else(needed)?;
+            let peer = address.iter().find_map(|part| match part {
+                Protocol::P2p(peer) => Some(peer),
+                _ => None,
+            });
+            return Ok(Self { peer, at: At::Multiaddr(text.to_owned()) });
+        }
+        let (peer, place) = match text.split_once('@') {
+            Some((id, place)) => (Some(id.parse().map_err(|_| "what stands before @ is no PeerId".to_owned())?), place),
+            None => (None, text),
+        };
+        if let Ok(at) = place.parse::<SocketAddr>() {
+            // the same that is dialled of a ticket
+            return if parse_addresses(&both(&at)).is_empty() {
+                Err(needed())
+            } else {
+                Ok(Self { peer, at: At::Socket(at) })
+            };
+        }
+        let (name, port) = place.rsplit_once(':').ok_or_else(needed)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(needed)?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if name.is_empty() || name.len() > 253 || !name.chars().all(is_name) {
+            return Err(needed());
+        }
+        Ok(Self { peer, at: At::Host(name.to_owned(), port) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "12D3KooWGzBpL8cnzCYAHa6PsvYKCUfDZwkAH8bRjN7ryr9fnGr7";
+
+    fn texts(text: &str) -> Vec<String> {
+        resolve(&[text.parse().unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn an_address_is_taken_as_people_write_it() {
+        let socket = ["/ip4/192.0.2.7/tcp/4001", "/ip4/192.0.2.7/udp/4001/quic-v1"];
+        assert_eq!(texts("192.0.2.7:4001"), socket);
+        assert_eq!(texts(socket[0]), socket[..1]);
+        assert_eq!(texts("[2001:db8::1]:4001")[0], "/ip6/2001:db8::1/tcp/4001");
+        assert!(texts("localhost:4001").iter().any(|text| text.ends_with("/tcp/4001")));
+        let named: PeerAddress = format!("{PEER}@192.0.2.7:4001").parse().unwrap();
+        assert_eq!(named.peer, Some(PEER.parse().unwrap()));
+        let multi: PeerAddress = format!("{}/p2p/{PEER}", socket[0]).parse().unwrap();
+        assert_eq!(multi.peer, named.peer);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for wrong in [
+            "",
+            "x",
+            "192.0.2.7",
+            "192.0.2.7:0",
+            "0.0.0.0:1",
+            "a b:1",
+            "name:",
+            ":1",
+            "name:99999",
+            "/dns4/x/tcp/1",
+            "nobody@192.0.2.7:1",
+            "$(x):1",
+            "name@host@x:1",
+        ] {
+            assert!(wrong.parse::<PeerAddress>().is_err(), "{wrong}");
+        }
+    }
+}

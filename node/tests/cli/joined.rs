@@ -1,0 +1,87 @@
+//! Several commands at once on one state directory, without a node that stays.
+
+use crate::support::{Place, Sender, Throttle, assert_code, assert_same, make_tree, noise, picture, signal, stderr};
+
+#[test]
+fn a_second_command_works_through_the_first_which_stays_until_both_are_done() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "one");
+    make_tree(&place.path("other"), "two");
+    let first = place.send(&["src"]);
+    let second = place.send(&["other"]);
+    // and in the other direction at the same time
+    let elsewhere = place.send_as("elsewhere", &["src"]);
+    assert_code(&place.run_with_input("exporter", &["receive", "third"], &elsewhere.ticket), 0);
+    assert_eq!(elsewhere.wait().code, Some(0));
+
+    assert_code(&place.run_with_input("importer", &["receive", "dst"], &first.ticket), 0);
+    assert_code(&place.run_with_input("importer", &["receive", "dst2"], &second.ticket), 0);
+    let (first, second) = (first.wait(), second.wait());
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}\n{}", first.stderr, second.stderr);
+    assert!(first.stderr.contains("done here; 1 other command needs this process"), "{}", first.stderr);
+    assert!(!second.stderr.contains("done here"), "{}", second.stderr);
+    for (from, to) in [("src", "dst"), ("other", "dst2"), ("src", "third")] {
+        assert_same(&picture(&place.path(from)), &picture(&place.path(to)));
+    }
+    assert!(!place.path("exporter/api.sock").exists());
+}
+
+#[test]
+fn commands_that_begin_in_the_same_moment_all_find_their_way() {
+    let place = Place::new();
+    let names = ["a", "b", "c", "d"];
+    names.iter().for_each(|name| make_tree(&place.path(name), name));
+    let starting: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let command = place.command("exporter", &["send", name]);
+            std::thread::spawn(move || Sender::start(command))
+        })
+        .collect();
+    let senders: Vec<_> = starting.into_iter().map(|thread| thread.join().unwrap()).collect();
+    for (name, sender) in names.iter().zip(&senders) {
+        let target = format!("{name}-there");
+        assert_code(&place.run_with_input("importer", &["receive", &target], &sender.ticket), 0);
+        assert_same(&picture(&place.path(name)), &picture(&place.path(&target)));
+    }
+    for sender in senders {
+        let sent = sender.wait();
+        assert_eq!(sent.code, Some(0), "{}", sent.stderr);
+    }
+}
+
+#[test]
+fn ctrl_c_of_the_first_keeps_what_the_others_have_and_they_say_how_to_go_on() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    std::fs::write(place.path("src/noise"), noise(8 << 20)).unwrap();
+    make_tree(&place.path("mine"), "m");
+    let first = place.send_as("importer", &["mine"]);
+    let sender = place.send(&["src", "--transport", "tcp"]);
+    let throttle = Throttle::before(&sender.ticket, 1 << 20);
+    let mut joined = place.receive(&["dst", "--transport", "tcp"], &throttle.ticket(&sender.ticket));
+    joined.until(|event| event["bytes_received"].as_u64().is_some_and(|bytes| bytes > 1 << 20));
+    // it is seen, and what is seen is of the process that it works through
+    let shown = place.run("importer", &["sessions"]);
+    assert_code(&shown, 0);
+    signal("INT", &first.child);
+    assert_eq!(first.wait().code, Some(130));
+    let (code, _, err) = joined.wait();
+    assert_eq!(code, Some(15), "{err}");
+    assert!(err.contains(" resume "), "{err}");
+    throttle.open();
+    assert_code(&place.run("importer", &["resume"]), 0);
+    assert_eq!(sender.wait().code, Some(0));
+    assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
+}
+
+#[test]
+fn a_command_of_its_own_process_waits_for_nobody_and_says_who_is_in_the_way() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let sender = place.send(&["src"]);
+    let output = place.run("exporter", &["--no-node", "send", "src"]);
+    assert_code(&output, 16);
+    assert!(stderr(&output).contains("--no-node"), "{}", stderr(&output));
+    assert_eq!(sender.interrupt().code, Some(130));
+}

@@ -21,6 +21,8 @@ fn is_noted(sessions: &Path, pid: &str) -> bool {
     let pid = minicbor::to_vec(pid.trim().parse::<u32>().unwrap()).unwrap();
     let dirs = fs::read_dir(sessions).unwrap().flatten();
     let files = dirs.flat_map(|dir| fs::read_dir(dir.path()).into_iter().flatten().flatten());
+    // one that is still being written does not count
+    let files = files.filter(|file| file.file_name() != "journal.tmp");
     let mut records = files.filter_map(|file| fs::read(file.path()).ok());
     records.any(|bytes| bytes.windows(pid.len()).any(|window| window == pid))
 }

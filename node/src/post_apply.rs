@@ -1,12 +1,12 @@
 //! The command that runs once a new tree is in place, and whose failure brings the old one back.
 //!
-//! Owns how it is started, watched, heard and ended. It is started without a shell, from what a person on this device
-//! wrote; nothing of a peer is among its arguments. Blocking: it runs on the thread that has done the swap.
+//! Owns how it is started, watched, heard and ended. Its words come from what a person on this device wrote, nothing of a
+//! peer is among them, and no shell reads them. Blocking: it runs on the thread that has done the swap.
 
 mod words;
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -20,6 +20,10 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 pub use self::words::{Choice, PostApply, PostApplyRefused};
 use crate::process::ProcessMark;
 
+/// The process that becomes the command once it is told to, by one line; without it, it ends. So nothing of the command
+/// runs before the journal knows its process, and nothing at all if this process dies before that. The words of the
+/// command are the arguments of this line, not a part of it.
+const GATE: [&str; 4] = ["/bin/sh", "-c", r#"read -r go && exec "$@" </dev/null"#, "me-sync"];
 /// How often it is looked whether somebody wants to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// Between the request to end and the end.
@@ -69,7 +73,13 @@ impl PostApply {
         };
         let heard = Heard::listen(output);
         let end = match ProcessMark::of(&child).map_err(|err| err.to_string()).and_then(started) {
-            Ok(()) => self.watch(&child, is_stopped),
+            Ok(()) => {
+                // one that is gone already is seen by the watch
+                if let Some(mut gate) = child.stdin.take() {
+                    gate.write_all(b"go\n").ok();
+                }
+                self.watch(&child, is_stopped)
+            }
             Err(why) => Err(why),
         };
         if end.is_err() {
@@ -85,10 +95,11 @@ impl PostApply {
         use std::os::unix::process::CommandExt as _;
 
         let (output, input) = io::pipe()?;
-        let [program, arguments @ ..] = self.argv() else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let mut command = Command::new(program);
+        let [shell, line @ ..] = GATE;
+        let mut command = Command::new(shell);
         command
-            .args(arguments)
+            .args(line)
+            .args(self.argv())
             .env_remove("ME_SYNC_TICKET")
             .env("ME_SYNC_TARGET", facts.target)
             .env("ME_SYNC_SESSION_ID", facts.session.to_string())
@@ -99,7 +110,7 @@ impl PostApply {
             .envs(facts.retained.map(|kept| ("ME_SYNC_KEPT", kept)))
             // the same directory before and after a way back, and none whose content came from elsewhere
             .current_dir(facts.target.parent().unwrap_or(Path::new("/")))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(input.try_clone()?)
             .stderr(input)
             .process_group(0);
@@ -155,6 +166,8 @@ fn wait_apart(child: &Child) -> mpsc::Receiver<Option<String>> {
         };
         let how = match how {
             Ok(0) => None,
+            // so says the shell of a program that is not there, or may not be run
+            Ok(code @ (126 | 127)) => Some(format!("cannot be started, or ended with exit code {code}")),
             Ok(code) => Some(format!("ended with exit code {code}")),
             Err(Some(signal)) => Some(format!("was ended by signal {signal}")),
             Err(None) => Some("was lost".to_owned()),

@@ -85,6 +85,25 @@ fn one_that_ends_well_may_leave_something_running_that_holds_its_output() {
 }
 
 #[test]
+fn nothing_of_it_runs_before_it_is_noted_and_no_word_of_it_is_read_by_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let (target, session) = (dir.path().join("t"), SessionId([7; 16]));
+    let facts = Facts { target: &target, retained: None, session, files: 0, bytes: 0, peer_id: "" };
+    let words = ["touch", "a b; touch c", "$(touch d)", "`touch e`"].map(str::to_owned).to_vec();
+    let touch = PostApply::new(words, PostApply::TIMEOUT).unwrap();
+    let names = || {
+        let mut all: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        all.sort();
+        all
+    };
+    let ran = touch.run(&facts, &|| false, &mut |_| {
+        assert!(names().is_empty());
+        Ok(())
+    });
+    assert_eq!((ran.end, names()), (Ok(()), vec!["$(touch d)".into(), "`touch e`".into(), "a b; touch c".into()]));
+}
+
+#[test]
 fn one_that_cannot_be_noted_does_not_run_on() {
     let dir = tempfile::tempdir().unwrap();
     let (target, session) = (dir.path().join("t"), SessionId([7; 16]));

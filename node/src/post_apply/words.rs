@@ -78,6 +78,9 @@ impl PostApply {
         if argv.iter().any(|word| word.contains('\0')) {
             return Err(PostApplyRefused::Zero);
         }
+        if program.starts_with('-') {
+            return Err(PostApplyRefused::Empty);
+        }
         if program.contains('/') && !Path::new(program).is_absolute() {
             return Err(PostApplyRefused::Relative);
         }
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!(parse("./reload --now").unwrap(), ["/here/./reload", "--now"]);
         assert_eq!(parse("/bin/true").unwrap(), ["/bin/true"]);
         assert_eq!(parse("a 'b"), Err(PostApplyRefused::Quote));
-        for nothing in ["", "  ", "''"] {
+        for nothing in ["", "  ", "''", "-c x"] {
             assert_eq!(parse(nothing), Err(PostApplyRefused::Empty), "{nothing:?}");
         }
     }

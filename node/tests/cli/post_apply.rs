@@ -16,17 +16,6 @@ fn runs(pid: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// Whether a journal names the process.
-fn is_noted(sessions: &Path, pid: &str) -> bool {
-    let pid = minicbor::to_vec(pid.trim().parse::<u32>().unwrap()).unwrap();
-    let dirs = fs::read_dir(sessions).unwrap().flatten();
-    let files = dirs.flat_map(|dir| fs::read_dir(dir.path()).into_iter().flatten().flatten());
-    // one that is still being written does not count
-    let files = files.filter(|file| file.file_name() != "journal.tmp");
-    let mut records = files.filter_map(|file| fs::read(file.path()).ok());
-    records.any(|bytes| bytes.windows(pid.len()).any(|window| window == pid))
-}
-
 /// A pipe in `place` that a command can write its id into, to be read by the test.
 fn pipe(place: &Place) -> std::path::PathBuf {
     let path = place.path("pipe");
@@ -119,10 +108,6 @@ fn a_node_that_is_killed_while_the_command_runs_leaves_the_old_tree_to_the_next_
         let command = format!("sh -c 'echo $$ > {}; exec sleep 600'", text(&pipe));
         let receiver = place.receive(&["-y", "dst", "--post-apply", &command], &sender.ticket);
         let pid = fs::read_to_string(&pipe).unwrap();
-        // in the moment between its start and its note in the journal it is nobody's
-        while !is_noted(&place.path("importer/sessions"), &pid) {
-            std::thread::yield_now();
-        }
         receiver.kill();
         assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
         assert!(runs(&pid), "it has outlived the node");

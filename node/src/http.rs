@@ -152,9 +152,7 @@ impl Http {
             limit: config.limit,
             post_apply: config.post_apply,
             stop: stop.clone(),
-            searches: Default::default(),
             logins: logins.clone(),
-            port: at.map_or(0, |at| at.port()),
             node,
         };
         let server = Server { router: router(api), stop: stop.clone(), tasks: tasks.clone() };

@@ -26,7 +26,7 @@ use crate::api::{Consent, JobHandle};
 use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::limit::{self, LimitFileError, Limiter, Rate};
-use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, TransportPreference, Transports};
+use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, Search, TransportPreference, Transports};
 use crate::post_apply;
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
@@ -464,11 +464,11 @@ impl NodeHandle {
         self.net.peers().await
     }
 
-    /// Starts or stops greeting devices that mDNS finds, so that [`Self::peers`] knows them.
+    /// Greets devices that mDNS finds, so that [`Self::peers`] knows them, until what is returned is dropped.
     ///
     /// # Errors
     /// The node is stopping.
-    pub async fn search(&self, on: bool) -> Result<(), NetError> {
-        self.net.search(on).await
+    pub async fn search(&self) -> Result<Search, NetError> {
+        self.net.search().await
     }
 }

@@ -134,8 +134,9 @@ async fn look(
 ) -> Result<(usize, Vec<Bound>), CliError> {
     let stopped =
         |err: net::NetError| CliError::coded(err.code(), chain(&err).to_string(), "try again").exit(Exit::Node);
+    // to the end: what is heard later may be how the device is reached
+    let _search = handle.search().await.map_err(stopped)?;
     let heard = if globals.mdns() {
-        handle.search(true).await.map_err(stopped)?;
         let listening = spinner(out, format!("listening for {}", human::duration(args.time)));
         let waited = stop.unless(tokio::time::sleep(args.time)).await;
         if let Some(listening) = listening {

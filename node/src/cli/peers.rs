@@ -76,7 +76,7 @@ async fn ask(remote: &Remote, time: Duration, out: Out, stop: &Stop) -> Result<V
 async fn search(node: &NodeHandle, time: Duration, out: Out, stop: &Stop) -> Result<Vec<PeerEntry>, CliError> {
     let stopped =
         |err: me_sync_node::net::NetError| CliError::coded(err.code(), err.to_string(), "try again").exit(Exit::Node);
-    node.search(true).await.map_err(stopped)?;
+    let _search = node.search().await.map_err(stopped)?;
     let looking = looking(time, out);
     let waited = stop.unless(tokio::time::sleep(time)).await;
     finish(looking);

@@ -52,11 +52,8 @@ pub(super) struct Api {
     pub(super) post_apply: Option<PostApply>,
     /// Streams end when this is cancelled.
     pub(super) stop: CancellationToken,
-    pub(super) searches: live::Searches,
     /// Of the page.
     pub(super) logins: Arc<Logins>,
-    /// Where the page is, on 127.0.0.1.
-    pub(super) port: u16,
 }
 
 #[derive(OpenApi)]

@@ -10,7 +10,6 @@ mod requests;
 mod widen;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Weak;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -58,8 +57,6 @@ pub(super) struct Actor {
     transports: Transports,
     mdns: Mdns,
     hello_timeout: Duration,
-    /// Searches that end by themselves.
-    searches: Vec<Weak<()>>,
     listeners: HashMap<ListenerId, Vec<Multiaddr>>,
     started: Instant,
     last_listen_change: Instant,
@@ -102,7 +99,6 @@ impl Actor {
             transports: config.transports,
             mdns: Mdns::new(config.mdns, offering),
             hello_timeout,
-            searches: Vec::new(),
             listeners,
             started: now,
             last_listen_change: now,
@@ -130,6 +126,7 @@ impl Actor {
                 },
                 // who offers is found; the pump sees to it
                 Ok(()) = self.mdns.offering.changed() => {}
+                Some(_ended) = self.mdns.searches.next(), if self.mdns.is_searching() => {}
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.on_answer(answer),
                 () = deliver(&self.events, &mut self.outbox), if !self.outbox.is_empty() => {}
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {}
@@ -177,11 +174,7 @@ impl Actor {
                     tracing::debug!("nobody waits for the peers any more");
                 }
             }
-            Command::Search(on) => self.mdns.searching = on,
-            Command::SearchWhile(search) => {
-                self.searches.retain(|search| search.strong_count() > 0);
-                self.searches.push(search);
-            }
+            Command::Search(end) => self.mdns.searches.push(end),
             Command::Shutdown(_) => {} // handled by `run`
         }
     }

@@ -1,6 +1,6 @@
 //! What the rest of the node calls. Every method is cancel-safe: dropping its future gives up the answer, not the node.
 
-use std::sync::{Arc, Weak};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use libp2p::swarm::ConnectionId;
@@ -43,8 +43,7 @@ pub(super) enum Command {
         done: oneshot::Sender<()>,
     },
     Peers(oneshot::Sender<Vec<PeerView>>),
-    Search(bool),
-    SearchWhile(Weak<()>),
+    Search(oneshot::Receiver<Infallible>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -57,7 +56,7 @@ pub(super) struct Listening {
 
 /// Somebody looks for devices, as long as this lives.
 #[derive(Debug)]
-pub struct Search(#[expect(dead_code, reason = "it is there, which is all that counts")] Arc<()>);
+pub struct Search(#[expect(dead_code, reason = "its drop is what is waited for")] oneshot::Sender<Infallible>);
 
 /// Talks to the swarm's task. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -194,22 +193,13 @@ impl NetHandle {
         self.ask(Command::Peers).await.ok_or(NetError::Stopped)
     }
 
-    /// Starts or stops greeting the peers that mDNS finds, so that [`NetHandle::peers`] knows them.
+    /// Greets the peers that mDNS finds, so that [`NetHandle::peers`] knows them, until what is returned is dropped.
     ///
     /// # Errors
     /// The node is stopping.
-    pub async fn search(&self, on: bool) -> Result<(), NetError> {
-        self.commands.send(Command::Search(on)).await.map_err(|_| NetError::Stopped)
-    }
-
-    /// As [`Self::search`], until what is returned is dropped.
-    ///
-    /// # Errors
-    /// The node is stopping.
-    pub async fn search_while(&self) -> Result<Search, NetError> {
-        let search = Arc::new(());
-        let command = Command::SearchWhile(Arc::downgrade(&search));
-        self.commands.send(command).await.map_err(|_| NetError::Stopped)?;
+    pub async fn search(&self) -> Result<Search, NetError> {
+        let (search, end) = oneshot::channel();
+        self.commands.send(Command::Search(end)).await.map_err(|_| NetError::Stopped)?;
         Ok(Search(search))
     }
 

@@ -139,7 +139,7 @@ impl NodeHandle {
         if !self.config.mdns && options.peers.is_empty() {
             return Err(CodeError::NoDiscovery);
         }
-        let _search = self.net.search_while().await?;
+        let _search = self.net.search().await?;
         let mut deadline = Instant::now() + options.timeout;
         let (mut dialled, mut dials) = (HashSet::new(), FuturesUnordered::new());
         let (mut asked, mut tries) = (0, 0);

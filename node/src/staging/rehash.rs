@@ -21,6 +21,7 @@ use super::inode::{Inode, Place};
 use super::modes::times;
 use super::stamp::FileStamp;
 use super::tree::{Shared, Staging};
+use crate::holes::Holes;
 
 /// Entries a thread takes at a time.
 const BATCH: u32 = 256;
@@ -271,6 +272,44 @@ impl<'a> Reader<'a> {
             .map_err(|err| failed("finishing", path, err))?;
         self.shared.stamps.set(index, FileStamp::of(&stamp));
         Ok(Some(Look::Whole(verified)))
+    }
+}
+
+/// Hashes the first `size` bytes of a file, a hole unread; `block` is what is read at once. False: it is shorter, or cannot
+/// be read. `took` hears of all bytes, and may end it.
+pub(super) fn hash_whole(
+    file: &File,
+    mut holes: Holes,
+    size: u64,
+    hash: &mut LocalFile,
+    block: &mut [u8],
+    mut took: impl FnMut(u64) -> Result<(), StageError>,
+) -> Result<bool, StageError> {
+    while hash.len() < size {
+        let piece = holes.piece(file, hash.len(), (block.len() as u64).min(size - hash.len()));
+        if piece.is_hole {
+            took(piece.len)?;
+            hash.update_zeros(piece.len);
+            continue;
+        }
+        // a piece is not longer than what it was asked for
+        let read = match file.read_at(&mut block[..piece.len as usize], hash.len()) {
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => return Ok(false),
+            Ok(read) => read,
+        };
+        took(read as u64)?;
+        hash.update(&block[..read]);
+    }
+    Ok(true)
+}
+
+/// So many more bytes are read; an error once it was stopped.
+pub(super) fn took(bytes: u64, stop: &AtomicBool, progress: &AtomicU64) -> Result<(), StageError> {
+    progress.fetch_add(bytes, Ordering::Relaxed);
+    match stop.load(Ordering::Relaxed) {
+        true => Err(StageError::Stopped),
+        false => Ok(()),
     }
 }
 

@@ -278,30 +278,10 @@ impl Copier<'_> {
     }
 
     /// Hashes our own copy. False: it cannot be read.
-    fn hash(
-        &mut self,
-        staged: &StagedFile,
-        mut holes: Holes,
-        size: u64,
-        hash: &mut LocalFile,
-    ) -> Result<bool, StageError> {
+    fn hash(&mut self, staged: &StagedFile, holes: Holes, size: u64, hash: &mut LocalFile) -> Result<bool, StageError> {
         let Some(file) = staged.file() else { return Ok(false) };
-        while hash.len() < size {
-            let piece = holes.piece(file, hash.len(), BLOCK.min(size - hash.len()));
-            if piece.is_hole {
-                self.took(piece.len)?;
-                hash.update_zeros(piece.len);
-                continue;
-            }
-            let read = match file.read_at(&mut self.block[..piece.len as usize], hash.len()) {
-                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
-                Ok(0) | Err(_) => return Ok(false),
-                Ok(read) => read,
-            };
-            self.took(read as u64)?;
-            hash.update(&self.block[..read]);
-        }
-        Ok(true)
+        let (stop, progress) = (self.stop, self.progress);
+        rehash::hash_whole(file, holes, size, hash, &mut self.block, |bytes| rehash::took(bytes, stop, progress))
     }
 
     /// Copies and hashes in one pass; a hole stays one. False: the file cannot be read or grows.
@@ -338,11 +318,7 @@ impl Copier<'_> {
     }
 
     fn took(&self, bytes: u64) -> Result<(), StageError> {
-        self.progress.fetch_add(bytes, Ordering::Relaxed);
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(StageError::Stopped),
-            false => Ok(()),
-        }
+        rehash::took(bytes, self.stop, self.progress)
     }
 }
 

@@ -6,25 +6,24 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use me_sync_protocol::file::{LocalFile, VerifiedFile};
 use me_sync_protocol::ids::EntryIndex;
-use me_sync_protocol::manifest::{Entry, Node};
+use me_sync_protocol::manifest::{Entry, Manifest, Node};
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::beneath::DirCache;
 use super::error::StageError;
 use super::inode::Inode;
 use super::known::Known;
-use super::rehash::in_batches;
+use super::rehash::{self, in_batches};
 use super::same;
 use super::stamp::{FileStamp, Stamps};
 use super::tree::Staging;
 
-const BLOCK: u64 = 256 << 10;
+const BLOCK: usize = 256 << 10;
 /// Directories a thread keeps open.
 const OPEN_DIRS: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
@@ -134,7 +133,7 @@ impl Reader<'_> {
     /// How the file looks, if it has the manifest's content. Nothing of it is changed, not even its time of access.
     fn read(
         &mut self,
-        manifest: &me_sync_protocol::manifest::Manifest,
+        manifest: &Manifest,
         index: EntryIndex,
         entry: &Entry<'_>,
     ) -> Result<Option<FileStamp>, StageError> {
@@ -142,26 +141,10 @@ impl Reader<'_> {
         let Ok(dir) = self.dirs.dir(entry.path.parent()) else { return Ok(None) };
         let Some(file) = open(&dir, entry.path.name()) else { return Ok(None) };
         let Ok(before) = Inode::of(&file) else { return Ok(None) };
-        self.block.resize(BLOCK as usize, 0);
-        let mut holes = before.holes();
-        while hash.len() < entry.size() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(StageError::Stopped);
-            }
-            let piece = holes.piece(&file, hash.len(), BLOCK.min(entry.size() - hash.len()));
-            if piece.is_hole {
-                hash.update_zeros(piece.len);
-                self.progress.fetch_add(piece.len, Ordering::Relaxed);
-                continue;
-            }
-            match file.read_at(&mut self.block[..piece.len as usize], hash.len()) {
-                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return Ok(None),
-                Ok(read) => {
-                    hash.update(&self.block[..read]);
-                    self.progress.fetch_add(read as u64, Ordering::Relaxed);
-                }
-            }
+        self.block.resize(BLOCK, 0);
+        let took = |bytes| rehash::took(bytes, self.stop, self.progress);
+        if !rehash::hash_whole(&file, before.holes(), entry.size(), &mut hash, &mut self.block, took)? {
+            return Ok(None);
         }
         let stamp = FileStamp::of(&before);
         let untouched = Inode::of(&file).is_ok_and(|after| FileStamp::of(&after) == stamp);

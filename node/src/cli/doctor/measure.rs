@@ -69,14 +69,10 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 
 /// Bytes that no disk packs.
 fn noise() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(BLOCK).collect()
+    let mut block = vec![0; BLOCK];
+    // without them a disk that packs looks faster than it is
+    getrandom::fill(&mut block).ok();
+    block
 }
 
 /// A file that is gone in the end.

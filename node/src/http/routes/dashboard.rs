@@ -42,7 +42,7 @@ pub(super) async fn link(
         let message = "links to the page are given over the Unix socket only";
         return Err(ApiError::http(StatusCode::FORBIDDEN, "socket_only", message, "run `me-sync dashboard`"));
     }
-    if api.port == 0 {
+    let Some(at) = api.at else {
         let message = "a command works here, which has no page";
         return Err(ApiError::http(
             StatusCode::CONFLICT,
@@ -50,11 +50,11 @@ pub(super) async fn link(
             message,
             "run `me-sync node`, once that has ended",
         ));
-    }
+    };
     let ttl = within("ttl_secs", ask.ttl_secs, LINK_TIME.as_secs(), (1, 600))?;
     let made = api.logins.link(seconds(ttl));
     // behind the `#` it is in no log and in no header
-    let url = format!("http://127.0.0.1:{}/#login={}", api.port, made.text);
+    let url = format!("http://{at}/#login={}", made.text);
     Ok((StatusCode::CREATED, Json(LinkResponse { url, expires_at: made.expires_at })))
 }
 

@@ -8,26 +8,12 @@ use axum::response::sse::{Event, Sse};
 use axum::{Extension, Json};
 use futures::Stream;
 use http::HeaderMap;
-use tokio::sync::Semaphore;
 
 use super::{Api, seconds};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Query, within};
 use crate::http::logins::PageSession;
 use crate::http::schema::{PeerEntry, PeersQuery, PeersResponse};
-
-/// Devices are greeted while at least one caller looks for them.
-#[derive(Debug, Clone)]
-pub(in crate::http) struct Searches(Arc<Semaphore>);
-
-/// Callers that may look at once; a number that never comes.
-const MOST: usize = 1024;
-
-impl Default for Searches {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST)))
-    }
-}
 
 /// Lists the devices on this network that answered.
 #[utoipa::path(
@@ -39,7 +25,6 @@ impl Default for Searches {
         (status = 400, description = "The query is wrong", body = ErrorBody),
         (status = 401, description = "The token is missing or wrong", body = ErrorBody),
         (status = 403, description = "The host name or the origin is not allowed", body = ErrorBody),
-        (status = 429, description = "Too many look at once", body = ErrorBody),
         (status = 503, description = "The node is stopping", body = ErrorBody)
     )
 )]
@@ -49,20 +34,8 @@ pub(super) async fn peers(
 ) -> Result<Json<PeersResponse>, ApiError> {
     let wait = seconds(within("wait_secs", ask.wait_secs, 0, (0, 12))?);
     if !wait.is_zero() {
-        let Ok(looking) = api.searches.0.clone().try_acquire_owned() else {
-            return Err(ApiError::coded(me_sync_protocol::reason::Code::Busy, "too many look at once", "try again"));
-        };
-        api.node.search(true).await?;
-        // a caller that goes away early leaves the search to this task
-        let (node, searches) = (api.node.clone(), api.searches.clone());
-        let looked = tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            drop(looking);
-            if searches.0.available_permits() == MOST {
-                node.search(false).await.ok();
-            }
-        });
-        looked.await.ok();
+        let _search = api.node.search().await?;
+        tokio::time::sleep(wait).await;
     }
     let peers = api.node.peers().await?.into_iter().map(PeerEntry::from);
     Ok(Json(PeersResponse { peers: peers.collect() }))

@@ -133,17 +133,12 @@ impl Actor {
     }
 
     pub(super) fn probe_due(&self) -> Option<Instant> {
-        if self.is_searching() && self.probe_room() > 0 { self.discovery.next_due() } else { None }
-    }
-
-    /// Somebody looks who is nearby.
-    pub(super) fn is_searching(&self) -> bool {
-        self.mdns.searching || self.searches.iter().any(|search| search.strong_count() > 0)
+        if self.mdns.is_searching() && self.probe_room() > 0 { self.discovery.next_due() } else { None }
     }
 
     /// Greets found peers, while somebody searches.
     pub(super) fn probe_found(&mut self, now: Instant) {
-        if !self.is_searching() {
+        if !self.mdns.is_searching() {
             return;
         }
         for peer in self.discovery.take_due(now, self.probe_room()) {

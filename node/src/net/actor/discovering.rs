@@ -1,13 +1,15 @@
 //! When mDNS runs, and what it says. It runs only while somebody here looks for a device or is to be found by one: while a
 //! node has nothing to do it neither asks nor answers, and nobody learns of it (A89).
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use libp2p::mdns;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{FromSwarm, NetworkBehaviour as _, NewListenAddr};
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Actor;
@@ -25,8 +27,8 @@ const LINGER: Duration = Duration::from_secs(15);
 pub(super) struct Mdns {
     /// It may run at all.
     pub(super) allowed: bool,
-    /// Somebody looks who is there.
-    pub(super) searching: bool,
+    /// Of those who look who is there, the ends.
+    pub(super) searches: FuturesUnordered<oneshot::Receiver<Infallible>>,
     /// There are sessions, or offers of some.
     pub(super) offering: watch::Receiver<bool>,
     is_on: bool,
@@ -38,7 +40,12 @@ pub(super) struct Mdns {
 
 impl Mdns {
     pub(super) fn new(allowed: bool, offering: watch::Receiver<bool>) -> Self {
-        Self { allowed, searching: false, offering, is_on: false, ends: None, resumes: None }
+        Self { allowed, searches: FuturesUnordered::new(), offering, is_on: false, ends: None, resumes: None }
+    }
+
+    /// Somebody looks who is nearby.
+    pub(super) fn is_searching(&self) -> bool {
+        !self.searches.is_empty()
     }
 
     /// When [`Actor::tend_mdns`] has something to do although nothing happened.
@@ -51,7 +58,8 @@ impl Mdns {
         if !self.allowed {
             return false;
         }
-        if self.searching || by_jobs || *self.offering.borrow() {
+        let used = by_jobs || self.is_searching() || *self.offering.borrow();
+        if used {
             self.ends = None;
         } else if self.is_on && self.ends.is_none() {
             self.ends = Some(now + LINGER);
@@ -59,7 +67,6 @@ impl Mdns {
         if self.resumes.is_some_and(|resumes| resumes <= now) {
             self.resumes = None;
         }
-        let used = self.searching || by_jobs || *self.offering.borrow();
         let lingers = self.is_on && self.ends.is_some_and(|ends| now < ends);
         self.resumes.is_none() && (used || lingers)
     }
@@ -68,7 +75,7 @@ impl Mdns {
 impl Actor {
     /// Starts and stops discovery as it is wanted. A fresh behaviour is told where we listen.
     pub(super) fn tend_mdns(&mut self, now: Instant) {
-        let by_jobs = self.is_searching() || self.jobs.values().any(|job| !job.is_probe());
+        let by_jobs = self.jobs.values().any(|job| !job.is_probe());
         let wanted = self.mdns.wanted(by_jobs, now);
         if wanted == self.mdns.is_on {
             return;
@@ -147,7 +154,8 @@ mod tests {
         assert!(at(&mut mdns, 2, false) && at(&mut mdns, 16, false));
         assert!(!at(&mut mdns, 17, false));
         assert!(at(&mut mdns, 18, true), "somebody is looked for");
-        mdns.searching = true;
+        let (_search, end) = oneshot::channel();
+        mdns.searches.push(end);
         assert!(at(&mut mdns, 60, false));
         mdns.resumes = Some(now + Duration::from_secs(90));
         assert!(!at(&mut mdns, 89, true) && at(&mut mdns, 90, true), "a flood is waited out");

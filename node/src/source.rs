@@ -22,6 +22,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
 
 pub use cache::{FreshHash, HashCache, HashKeeper, KeptHashes};
 pub use error::{ReadError, SourceError};
@@ -53,6 +54,8 @@ pub struct Source {
     fingerprint: u64,
     /// Hashes that are known already, by record number; empty before hashing began.
     known: Vec<Option<Digest>>,
+    /// When the walk was over.
+    walked: Instant,
 }
 
 /// Two walks of this in common found the very same: names, kinds, sizes, times, inodes.
@@ -87,7 +90,14 @@ impl Source {
         }
         let summary = SourceSummary::of(walked.root_path, &walked.tree, walked.skipped);
         let fingerprint = walked.tree.fingerprint();
-        Ok(Self { tree: walked.tree, options: *options, summary, fingerprint, known: Vec::new() })
+        Ok(Self {
+            tree: walked.tree,
+            options: *options,
+            summary,
+            fingerprint,
+            known: Vec::new(),
+            walked: Instant::now(),
+        })
     }
 
     /// The directory that is open since the walk: the root, or the one around a root that is a file. Every later access

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use me_sync_protocol::ids::Digest;
 
@@ -17,6 +18,9 @@ use super::{HashProgress, ScanOptions, Source, SourceSummary, hash};
 
 /// Opening a file takes as long as reading so many bytes, about.
 pub(super) const A_FILE: u64 = 16 << 10;
+/// What was walked so recently is offered as it was seen: the few files that changed since fail when it is their turn, and
+/// are seen anew then, while a second look at every file would keep the importer waiting.
+pub(super) const FRESH: Duration = Duration::from_secs(3);
 /// Files that are looked up in the cache at once.
 const LOOK_UP: usize = 256;
 
@@ -94,6 +98,7 @@ pub struct Outline {
     options: ScanOptions,
     summary: SourceSummary,
     fingerprint: u64,
+    walked: Instant,
 }
 
 impl Outline {
@@ -105,10 +110,10 @@ impl Outline {
     /// The tree, to hash what is not `learned`, which is by manifest index: what was read whole while it was sent. The list of
     /// what was walked is made again from the outline, so that it need not be kept for the rare session that wants it.
     pub fn into_source(self, mut learned: Vec<Option<Digest>>) -> Source {
-        let Self { snapshot, root_stamp, suspects, options, summary, fingerprint } = self;
+        let Self { snapshot, root_stamp, suspects, options, summary, fingerprint, walked } = self;
         let tree = snapshot.tree(root_stamp, suspects);
         learned.resize(tree.records().len(), None);
-        Source { tree, options, summary, fingerprint, known: learned }
+        Source { tree, options, summary, fingerprint, known: learned, walked }
     }
 }
 
@@ -137,7 +142,9 @@ impl Source {
                 return Snapshot::seal(tree, known, summary.root, summary.skipped).map(Hashed::Whole);
             }
             if rest(tree, known, cache, late.from) > late.from {
-                look_again(tree, known);
+                if self.walked.elapsed() > FRESH {
+                    look_again(tree, known);
+                }
                 return self.outline().map(|outline| Hashed::Outline(Box::new(outline)));
             }
             late.decline();
@@ -145,12 +152,12 @@ impl Source {
     }
 
     fn outline(self) -> Result<Outline, SourceError> {
-        let Self { tree, options, summary, fingerprint, known } = self;
+        let Self { tree, options, summary, fingerprint, known, walked } = self;
         // whatever counts of them is in the cache
         drop(known);
         let (root_stamp, suspects) = (tree.root_stamp, tree.suspects_by_index());
         let snapshot = Arc::new(Snapshot::outline(tree, summary.root.clone(), summary.skipped.clone())?);
-        Ok(Outline { snapshot, root_stamp, suspects, options, summary, fingerprint })
+        Ok(Outline { snapshot, root_stamp, suspects, options, summary, fingerprint, walked })
     }
 }
 

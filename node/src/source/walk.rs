@@ -7,15 +7,18 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use me_sync_protocol::limits::{MAX_ENTRIES, MAX_LINK};
 use me_sync_protocol::manifest::ManifestError;
 use me_sync_protocol::path::{PathRefused, RelPath};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, accessat, fstat, openat, readlinkat, statat};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, accessat, fstat, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::beneath::is_exhaustion;
 use super::error::SourceError;
@@ -203,11 +206,13 @@ struct Walk {
     skipped: SkippedReport,
     /// Path of the entry at hand.
     path: Vec<u8>,
+    /// Who walks.
+    user: u32,
 }
 
 impl Walk {
     fn new(tree: Tree) -> Self {
-        Self { tree, skipped: SkippedReport::default(), path: Vec::new() }
+        Self { tree, skipped: SkippedReport::default(), path: Vec::new(), user: geteuid().as_raw() }
     }
 
     fn run(&mut self, root: Frame) -> Result<(), SourceError> {
@@ -273,7 +278,7 @@ impl Walk {
             },
             // Asking for permission is one call without effect; opening is two, breaks leases and wakes offline
             // storage. Hashing opens every file anyway and finds what permission bits do not tell.
-            Kind::File => match accessat(frame.dir.as_fd(), name, Access::READ_OK, AtFlags::EACCESS) {
+            Kind::File => match self.may_read(frame.dir.as_fd(), name, &stat) {
                 Ok(()) => {
                     let record = push(&mut self.tree, "")?;
                     if holes::is_suspicious(&stat) {
@@ -286,6 +291,14 @@ impl Walk {
             Kind::LeftOut => {}
         }
         Ok(None)
+    }
+
+    fn may_read(&self, dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> rustix::io::Result<()> {
+        // one's own file with the owner's bit needs no question
+        if stat.st_uid == self.user && Mode::from_raw_mode(stat.st_mode).contains(Mode::RUSR) {
+            return Ok(());
+        }
+        accessat(dir, name, Access::READ_OK, AtFlags::EACCESS)
     }
 
     /// Opens and lists a directory whose record exists; takes the record back if that is not possible.

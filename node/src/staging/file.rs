@@ -26,6 +26,9 @@ const OPEN_DIRS: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 /// Smaller files are not worth a system call to reserve their blocks.
 const PREALLOCATE_FROM: u64 = 1 << 20;
 
+/// What the owner must be able to do with a file that is left half done.
+const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
+
 /// Makes the files of one lane.
 #[derive(Debug)]
 pub struct StagingWriter {
@@ -39,7 +42,7 @@ impl StagingWriter {
         Self { shared, dirs }
     }
 
-    /// Creates the file at `index`, 0600, empty. Never opens one that exists: what an earlier attempt left at its
+    /// Creates the file at `index`, empty. Never opens one that exists: what an earlier attempt left at its
     /// name is removed, a finished file is not. Blocking.
     ///
     /// # Errors
@@ -56,9 +59,11 @@ impl StagingWriter {
     pub(super) fn begin(&mut self, index: EntryIndex) -> Result<StagedFile, StageError> {
         let (mut file, _) = StagedFile::unopened(&self.shared, index)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = match self.open(index, flags) {
+        // its own mode from the start, which mostly saves a call later: nobody else gets into the staging tree
+        let mode = if file.mode.contains(OWNER) { file.mode } else { OWNER };
+        let opened = match self.open(index, flags, mode) {
             Err(Errno::EXIST) if !self.shared.stamps.is_finished(index) => {
-                self.remove(index).and_then(|()| self.open(index, flags))
+                self.remove(index).and_then(|()| self.open(index, flags, mode))
             }
             other => other,
         };
@@ -82,7 +87,7 @@ impl StagingWriter {
         }
         // no CREATE, and nothing that waits: a FIFO in its place is an error
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut open = self.open(index, flags).map_err(|err| file.failed("continuing", err))?;
+        let mut open = self.open(index, flags, Mode::empty()).map_err(|err| file.failed("continuing", err))?;
         let inode = Inode::of(&open.file).map_err(|err| file.failed("looking at", err))?;
         if FileStamp::of(&inode) != aside || inode.kind() != FileType::RegularFile || inode.links() != 1 {
             return Err(refused("somebody changed it since"));
@@ -102,12 +107,12 @@ impl StagingWriter {
         Ok(file)
     }
 
-    fn open(&mut self, index: EntryIndex, flags: OFlags) -> io::Result<Open> {
+    fn open(&mut self, index: EntryIndex, flags: OFlags, mode: Mode) -> io::Result<Open> {
         let entry = self.shared.manifest.entry(index).ok_or(Errno::NOENT)?;
         let (parent, name) = (entry.path.parent(), entry.path.name());
         let open = |dirs: &mut DirCache| {
             let dir = dirs.dir(parent)?;
-            let fd = openat(&dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+            let fd = openat(&dir, name, flags, mode)?;
             Ok(Open { file: File::from(fd), dir, name: name.to_owned() })
         };
         match open(&mut self.dirs) {
@@ -229,15 +234,24 @@ impl StagedFile {
         if let Some(open) = &self.open {
             let stamp = self
                 .lengthen(open)
-                .and_then(|()| fchmod(&open.file, self.mode))
                 .and_then(|()| futimens(&open.file, &times(self.mtime)))
                 .and_then(|()| Inode::of(&open.file))
+                .and_then(|made| self.with_mode(open, made))
                 .map_err(|err| self.failed("finishing", err))?;
             self.shared.stamps.set(self.index, FileStamp::of(&stamp));
         }
         // nothing is left for Drop to remove
         self.open = None;
         Ok(())
+    }
+
+    /// What the umask or a default ACL took of the mode is given back.
+    fn with_mode(&self, open: &Open, made: Inode) -> io::Result<Inode> {
+        if made.mode() == self.mode.as_raw_mode() {
+            return Ok(made);
+        }
+        fchmod(&open.file, self.mode)?;
+        Inode::of(&open.file)
     }
 
     /// Closes the file and keeps what there is of it, for [`StagingWriter::resume`]. An empty one is removed.

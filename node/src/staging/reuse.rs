@@ -28,7 +28,7 @@ use super::lock::{self, Lock};
 use super::rehash::{self, Look, Reader, failed, in_batches};
 use super::state::{SessionDir, StateDir};
 use super::tree::{Shared, Staging};
-use super::{cleanup, durable, recover};
+use super::{cleanup, durable, recover, skeleton};
 use crate::holes::Holes;
 
 const BLOCK: u64 = 256 << 10;
@@ -55,8 +55,8 @@ impl Staging {
 
     /// Takes every file that is here already and of which the staging tree has nothing: first those of [`Staging::predecessors`], which
     /// end with `manifest_changed` and lose their trees, then those of the target at the same paths. If the target is that tree
-    /// already, nothing is taken and all files count where they stand ([`Staging::is_standing`]). Before any
-    /// writer is made. Blocking, as long as reading them takes; `progress` counts bytes read, `stop` ends it early.
+    /// already, nothing is taken and all files count where they stand ([`Staging::is_standing`]); else the directories of the
+    /// staging tree are made, many of which would cost more than looking at the target. Before any writer is made. Blocking, as long as reading them takes; `progress` counts bytes read, `stop` ends it early.
     ///
     /// # Errors
     /// The staging tree cannot be written, or it was stopped. What was taken before stays and is found by
@@ -71,10 +71,12 @@ impl Staging {
         let mut taken = Vec::new();
         // nothing says which files are right
         if self.manifest().is_outline() {
+            skeleton::make_dirs(&self.shared)?;
             return Ok(taken);
         }
         for session in self.predecessors(state)? {
             if let Some(donor) = self.donor(state, session)? {
+                skeleton::make_dirs(&self.shared)?;
                 taken.extend(self.move_from(&donor, threads, stop, progress)?);
                 donor.end();
             }
@@ -89,6 +91,7 @@ impl Staging {
         {
             return Ok(standing);
         }
+        skeleton::make_dirs(&self.shared)?;
         let copied = self.copy_target(&known, threads, stop, progress)?;
         self.site.copied.fetch_add(u32::try_from(copied.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
         taken.extend(copied);

@@ -111,6 +111,10 @@ impl Staging {
                 Ok(SealedStaging::new(self.site, draft, true))
             }
             Some(_) | None => {
+                // none were made as long as nothing was to be staged
+                if let Err(err) = skeleton::make_dirs(&self.shared) {
+                    return Err(SealError::Failed(self.fail(err)));
+                }
                 let files = self.shared.manifest.entries().filter(|(_, entry)| entry.is_file());
                 let entries = files.map(|(index, _)| index).collect();
                 let path = shown(self.site.target.path());

@@ -201,11 +201,15 @@ impl Site {
     /// Steps 6 to 11. False: the target is that tree already and stays as it is.
     fn swap_in(&mut self, is_same: bool, hooks: &mut dyn ApplyHooks) -> Result<bool, ApplyError> {
         let standing = self.last_look()?;
-        let survey = self.resurvey(standing)?;
         let before = self.target.old.as_ref().and_then(|old| old.survey.fingerprint);
+        let fingerprint = match self.standing.get() {
+            // nothing will be replaced, and sealing has just looked
+            Some(_) => before,
+            None => self.resurvey(standing)?.fingerprint,
+        };
         let changed = self.journal.record().target_changed
             || standing != self.target.exists()
-            || (standing && before.is_some() && before != survey.fingerprint);
+            || (standing && before.is_some() && before != fingerprint);
         // without a staged tree there is nothing that could be swapped in
         if changed && (self.target.fail_if_changed || self.standing.get().is_some()) {
             return Err(ApplyError::Changed { target: self.target.path().to_owned() });
@@ -229,7 +233,7 @@ impl Site {
             .update(|r| {
                 r.state = SessionState::SwapIntent;
                 r.old = keep_old;
-                r.fingerprint = survey.fingerprint;
+                r.fingerprint = fingerprint;
                 r.target_changed = changed;
                 r.tries = 1;
             })

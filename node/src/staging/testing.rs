@@ -13,7 +13,15 @@ use me_sync_protocol::manifest::{Entry, Manifest, ManifestBuilder, Mtime, Node};
 use me_sync_protocol::path::RelPath;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
-use super::{Found, ReopenError, SessionInfo, SessionState, Staging, StateDir, Target, TargetOptions};
+use super::{Found, ReopenError, SessionInfo, SessionState, Staging, StateDir, Target, TargetOptions, skeleton};
+
+impl Staging {
+    /// The directories are made, although nobody looked what can be reused.
+    pub(crate) fn with_dirs(self) -> Self {
+        skeleton::make_dirs(&self.shared).expect("directories");
+        self
+    }
+}
 
 /// A mount that lasts as long as this.
 #[derive(Debug)]
@@ -172,12 +180,18 @@ impl Place {
         let manifest = manifest(things);
         let session = SessionId([session; 16]);
         let staging = Staging::create(target, manifest, session, &self.state, SessionInfo::default()).expect("created");
+        let staging = staging.with_dirs();
         fill(&staging, things);
         staging
     }
 
     /// A staging tree with nothing in it but directories.
     pub(crate) fn empty(&self, session: u8, things: &[(&str, Thing)]) -> Staging {
+        self.created(session, things).with_dirs()
+    }
+
+    /// A staging tree of which only the root is there.
+    pub(crate) fn created(&self, session: u8, things: &[(&str, Thing)]) -> Staging {
         let session = SessionId([session; 16]);
         Staging::create(self.pin(), manifest(things), session, &self.state, SessionInfo::default()).expect("created")
     }

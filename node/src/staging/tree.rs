@@ -11,6 +11,7 @@ use me_sync_protocol::ids::{EntryIndex, SessionId};
 use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::reason::Code;
 
+use super::KEEP_OLD;
 use super::error::StageError;
 use super::file::StagingWriter;
 use super::flush::{Checkpointer, Flush};
@@ -20,7 +21,6 @@ use super::slots::Slots;
 use super::stamp::Stamps;
 use super::state::StateDir;
 use super::target::Target;
-use super::{KEEP_OLD, skeleton};
 
 /// Who sends, and how long the old tree is kept.
 #[derive(Debug, Clone)]
@@ -65,11 +65,11 @@ impl Shared {
 }
 
 impl Staging {
-    /// Registers the session with its manifest, makes the staging directory beside the target (0700) and all
-    /// directories in it. Blocking.
+    /// Registers the session with its manifest and makes the staging directory beside the target (0700), empty:
+    /// [`Staging::reuse`] makes the directories in it, if it comes to that. Blocking.
     ///
     /// # Errors
-    /// The target is taken by another session, the session cannot be recorded, or a directory cannot be made.
+    /// The target is taken by another session, the session cannot be recorded, or the directory cannot be made.
     /// Nothing is left then but a record of the failure.
     pub fn create(
         target: Target,
@@ -79,11 +79,7 @@ impl Staging {
         info: SessionInfo,
     ) -> Result<Self, StageError> {
         let site = Site::open(target, &manifest, session, state, info)?;
-        let staging = Self::over(site, manifest)?;
-        match skeleton::make_dirs(&staging.shared) {
-            Ok(()) => Ok(staging),
-            Err(err) => Err(staging.fail(err)),
-        }
+        Self::over(site, manifest)
     }
 
     /// A tree of which nothing is finished yet.

@@ -13,6 +13,8 @@ use me_sync_protocol::ids::Moment;
 /// A connection that takes so many bytes a second, or more, is not packed for: one processor packs about twice as fast
 /// as this, which leaves it time for everything else.
 const FAST: f64 = 80e6;
+/// A file costs an importer as much as so many bytes more: many small files move few bytes however fast the link is.
+const A_FILE: f64 = 4096.0;
 /// Shortest time over which a rate is taken.
 const WINDOW: Duration = Duration::from_millis(200);
 /// It goes on until so much has moved, …
@@ -39,6 +41,8 @@ pub(crate) struct Flow {
     held: AtomicU32,
     /// … and how long they have waited before, together.
     held_micros: AtomicU64,
+    /// Files that were begun.
+    files: AtomicU64,
     packs: AtomicBool,
 }
 
@@ -62,6 +66,11 @@ impl Flow {
         result
     }
 
+    /// Another file begins.
+    pub(super) fn begins(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Are chunks to be packed?
     pub(super) fn packs(&self) -> bool {
         self.packs.load(Ordering::Relaxed)
@@ -77,6 +86,7 @@ impl Flow {
             moved,
             content,
             wire,
+            files: self.files.load(Ordering::Relaxed),
             held_micros: self.held_micros.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
             working: self.working.load(Ordering::Relaxed),
@@ -93,6 +103,7 @@ pub(crate) struct Reading {
     content: u64,
     /// … and as how many bytes.
     wire: u64,
+    files: u64,
     held_micros: u64,
     held: u32,
     working: u32,
@@ -103,6 +114,8 @@ pub(crate) struct Reading {
 struct Rates {
     /// Bytes a second that the streams took.
     wire: f64,
+    /// The same with what the files cost.
+    pace: f64,
     /// Content bytes in each of them.
     ratio: f64,
     /// The disk threads waited for the streams.
@@ -157,8 +170,10 @@ impl Gauge {
         let held = reading.held_micros.saturating_sub(before.held_micros) as f64;
         let content = reading.content.saturating_sub(before.content) as f64;
         let on_wire = reading.wire.saturating_sub(before.wire) as f64;
+        let files = reading.files.saturating_sub(before.files) as f64;
         Some(Rates {
             wire: moved as f64 / took.as_secs_f64(),
+            pace: (moved as f64 + files * A_FILE) / took.as_secs_f64(),
             ratio: if on_wire > 0.0 { content / on_wire } else { 1.0 },
             // a wait that goes on longer than the window is counted when it ends
             is_held: held >= all / 2.0 || reading.held >= reading.working,
@@ -166,7 +181,7 @@ impl Gauge {
     }
 
     fn raw(&mut self, now: Moment, rates: Rates) {
-        if !rates.is_held || rates.wire >= FAST {
+        if !rates.is_held || rates.pace >= FAST {
             (self.against, self.packed) = (0, None);
             return;
         }
@@ -184,7 +199,7 @@ impl Gauge {
     }
 
     fn packing(&mut self, now: Moment, rates: Rates) {
-        if rates.wire > WORTH * FAST {
+        if rates.pace > WORTH * FAST {
             return self.switch(false);
         }
         if rates.ratio < SHRINKS {

@@ -79,6 +79,7 @@ impl ChunkPacker {
     /// Another file begins.
     pub(super) fn begin(&mut self) {
         self.file = Sample::NEW;
+        self.meter.flow.begins();
     }
 
     /// The next chunk of the file as a zstd frame, if it goes out packed.

@@ -98,7 +98,7 @@ fn a_command_that_is_stopped_keeps_the_session_and_resume_goes_on_through_the_no
     let place = Place::new();
     let (_from, _to) = (Node::start(&place, "exporter"), Node::start(&place, "importer"));
     make_tree(&place.path("src"), "s");
-    fs::write(place.path("src/bulk"), noise(6 << 20)).unwrap();
+    fs::write(place.path("src/bulk"), noise(24 << 20)).unwrap();
     let sender = place.send(&["--transport", "tcp", "src"]);
     let throttle = Throttle::before(&sender.ticket, 2 << 20);
     let mut receiver: Receiver = place.receive(&["-y", "dst"], &throttle.ticket(&sender.ticket));

@@ -101,6 +101,8 @@ fn cut_at(disk: &Disk, moment: Moment, ledger: &Path) {
     let target = Target::pin(&disk.at.join("p/t"), &TargetOptions::default()).expect("pinned");
     let staging = Staging::create(target, Arc::new(manifest()), SESSION, &state, SessionInfo::default());
     let staging = staging.expect("created");
+    let threads = NonZeroUsize::MIN;
+    staging.reuse(&state, threads, &AtomicBool::new(false), &AtomicU64::new(0)).expect("nothing to reuse");
     let checkpointer = staging.checkpointer();
     let mut writer = staging.writer();
     (0..FILES / 2).for_each(|n| receive(&mut writer, n));

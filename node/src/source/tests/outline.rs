@@ -106,9 +106,20 @@ fn a_little_rest_is_hashed_at_once_and_so_is_everything_that_the_cache_knows() {
 }
 
 #[test]
-fn an_outline_has_files_as_they_are_and_not_as_the_walk_saw_them() {
+fn what_changed_right_after_the_walk_is_not_sent_as_what_it_was() {
     let ground = tree();
     let source = ground.scan().unwrap();
+    ground.file("a", "after the walk");
+    let outline = outline(source);
+    assert!(matches!(serve(outline.snapshot(), "a"), Err(ReadError::Changed { .. })));
+    assert!(serve(outline.snapshot(), "z").is_ok());
+}
+
+#[test]
+fn the_outline_of_an_older_walk_has_files_as_they_are_and_not_as_the_walk_saw_them() {
+    let ground = tree();
+    let mut source = ground.scan().unwrap();
+    source.walked = source.walked.checked_sub(2 * super::super::outline::FRESH).unwrap();
     ground.file("a", "after the walk");
     fs::remove_file(ground.root.join("z")).unwrap();
     let outline = outline(source);

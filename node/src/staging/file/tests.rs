@@ -30,7 +30,7 @@ fn tree(size: u64, sha256: Digest, data: u64) -> Arc<Manifest> {
 
 fn staging(ground: &Ground, session: u8, manifest: &Arc<Manifest>) -> Staging {
     let info = SessionInfo::default();
-    Staging::create(ground.pin(), manifest.clone(), SessionId([session; 16]), &ground.state, info).unwrap()
+    Staging::create(ground.pin(), manifest.clone(), SessionId([session; 16]), &ground.state, info).unwrap().with_dirs()
 }
 
 /// Bytes that the file takes on its disk.

@@ -53,7 +53,7 @@ fn a_million_durable_files_come_back_in_seconds() {
         &ground.state,
         SessionInfo::default(),
     );
-    staging.unwrap().suspend();
+    staging.unwrap().with_dirs().suspend();
     // as a store would give them: one after the other
     let stamp = FileStamp::from_bytes([3; 16]);
     let durable = (0..DIRS * (FILES + 1)).filter(|n| n % (FILES + 1) != 0).map(|n| (EntryIndex(n), stamp));

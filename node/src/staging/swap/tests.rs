@@ -296,7 +296,8 @@ fn a_file_that_is_open_short_or_too_long_is_refused_by_name() {
     let place = Place::with_old();
     let create = |session: u8| {
         let id = me_sync_protocol::ids::SessionId([session; 16]);
-        Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default()).unwrap()
+        let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default());
+        staging.unwrap().with_dirs()
     };
     let staging = create(2);
     let mut writer = staging.writer();
@@ -329,7 +330,8 @@ fn a_planted_name_or_symlink_in_the_place_of_a_file_is_never_opened() {
     let outside = place.tmp.path().join("outside");
     fs::write(&outside, "untouched").unwrap();
     let id = me_sync_protocol::ids::SessionId([1; 16]);
-    let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default()).unwrap();
+    let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default());
+    let staging = staging.unwrap().with_dirs();
     symlink(&outside, staging.path().join("run")).unwrap();
     fs::remove_dir(staging.path().join("a/b")).unwrap();
     symlink(place.tmp.path(), staging.path().join("a/b")).unwrap();
@@ -466,7 +468,8 @@ fn another_file_system_over_the_parent_stops_the_swap() {
 fn a_staging_tree_that_a_cleaner_removed_is_noticed_at_once() {
     let place = Place::with_old();
     let id = me_sync_protocol::ids::SessionId([1; 16]);
-    let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default()).unwrap();
+    let staging = Staging::create(place.pin(), manifest(SMALL), id, &place.state, SessionInfo::default());
+    let staging = staging.unwrap().with_dirs();
     let mut writer = staging.writer();
     fs::remove_dir_all(staging.path()).unwrap();
     assert_eq!(writer.create(EntryIndex(6)).unwrap_err().reason(), FailureReason::IoError);

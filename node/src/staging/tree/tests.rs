@@ -28,7 +28,8 @@ fn outline_of(sealed: &Manifest) -> Arc<Manifest> {
 /// Session 1 by the outline of [`SMALL`], with nothing in it but directories.
 fn begun(ground: &Ground) -> Staging {
     let outline = outline_of(&manifest(SMALL));
-    Staging::create(ground.pin(), outline, SessionId([1; 16]), &ground.state, SessionInfo::default()).unwrap()
+    let staging = Staging::create(ground.pin(), outline, SessionId([1; 16]), &ground.state, SessionInfo::default());
+    staging.unwrap().with_dirs()
 }
 
 fn reuse(ground: &Ground, staging: &Staging) -> Vec<EntryIndex> {

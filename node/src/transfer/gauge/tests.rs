@@ -14,9 +14,11 @@ struct World {
     disks: f64,
     /// Content bytes in a packed one.
     ratio: f64,
+    /// Bytes in a file.
+    file: f64,
 }
 
-const TEXT: World = World { link: 12.5, packing: 170.0, disks: 400.0, ratio: 3.5 };
+const TEXT: World = World { link: 12.5, packing: 170.0, disks: 400.0, ratio: 3.5, file: 2e6 };
 
 struct Run {
     gauge: Gauge,
@@ -27,7 +29,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let reading = Reading { moved: 0, content: 0, wire: 0, held_micros: 0, held: 0, working: 4 };
+        let reading = Reading { moved: 0, content: 0, wire: 0, held_micros: 0, held: 0, working: 4, files: 0 };
         Self { gauge: Gauge::default(), now: Moment::default(), reading, packs: false }
     }
 
@@ -48,6 +50,7 @@ impl Run {
         self.reading.content += content as u64;
         self.reading.wire += wire as u64;
         self.reading.moved += wire as u64;
+        self.reading.files += (content / world.file) as u64;
         self.reading.held_micros += if is_held { 900_000 } else { 100_000 };
         self.now = self.now.after(TICK);
         self.packs = self.gauge.look(self.now, self.reading);
@@ -80,6 +83,14 @@ fn where_the_other_end_is_what_is_slow_packing_is_tried_and_left() {
     let slow_disk = World { link: 1000.0, disks: 50.0, ..TEXT };
     let share = Run::new().pass(slow_disk, 120);
     assert!(share > 0.0 && share < 0.1, "{share}");
+}
+
+#[test]
+fn where_the_other_end_makes_many_small_files_few_bytes_are_no_slow_link() {
+    let busy = World { link: 1000.0, disks: 25.0, file: 900.0, ..TEXT };
+    assert_eq!(Run::new().pass(busy, 60), 0.0);
+    let slow = World { link: 5.0, file: 4000.0, ..TEXT };
+    assert!(Run::new().pass(slow, 60) > 0.9);
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Actor {
                 self.on_connect(JobKey { peer, preference }, &addresses, timeout, reply, now);
             }
             Command::Request { peer, request, reply } => self.on_request_command(peer, request, reply),
-            Command::OpenStream { peer, beside, reply } => self.on_open_stream(peer, beside, reply),
+            Command::OpenStream { peer, purpose, beside, reply } => self.on_open_stream(peer, purpose, beside, reply),
             Command::Widen { peer, done } => self.on_widen(peer, done),
             Command::Disconnect { peer, done } => self.on_disconnect(peer, done),
             Command::Peers(reply) => {

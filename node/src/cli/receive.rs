@@ -34,6 +34,8 @@ use super::{human, prompt};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   me-sync receive 7-velvet-harbor ~/photos    by the code of a device nearby
+  me-sync receive 7-velvet-harbor ~/photos --peer 192.168.1.5:40001
+                                              by the code, without mDNS
   me-sync receive ~/photos                    asks for the ticket or the code
   me-sync receive --ticket-file t.txt ~/photos
   ME_SYNC_TICKET=... me-sync receive -y ~/photos
@@ -64,7 +66,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     yes: bool,
     /// Where the other device is, besides what is known: IP:PORT, NAME:PORT,
-    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device
+    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device,
+    /// or with a code prove that it made it
     #[arg(long, value_name = "ADDR")]
     peer: Vec<PeerAddress>,
     /// How long to look for the other device
@@ -135,7 +138,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         ..ImportOptions::new(&args.dir)
     };
     let importing = async {
-        let ticket = ticket(from, &node.handle(), &args, globals, out, stop).await?;
+        let ticket = ticket(from, &node.handle(), (&args, &options.peer_addresses), globals, out, stop).await?;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
             Ok(job) => job,
             Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&args.dir) => {
@@ -191,7 +194,7 @@ fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
 async fn ticket(
     from: Invitation,
     node: &NodeHandle,
-    args: &Args,
+    (args, addresses): (&Args, &[Multiaddr]),
     globals: &Globals,
     out: Out,
     stop: &Stop,
@@ -201,8 +204,8 @@ async fn ticket(
         Invitation::Ticket(ticket) => return Ok(*ticket),
         Invitation::Code(code) => code,
     };
-    let search =
-        CodeOptions { timeout: args.connect_timeout, transport: globals.preference(), ..CodeOptions::default() };
+    let transport = globals.preference();
+    let search = CodeOptions { timeout: args.connect_timeout, transport, ..CodeOptions::at(addresses) };
     let found = stop.unless(node.ticket_for(&code, search)).await;
     if let Some(looking) = looking {
         looking.finish_and_clear();

@@ -20,6 +20,7 @@ use super::limit::SessionLimit;
 use super::live::StatusFile;
 use super::out::Out;
 use super::own::{Meet, Own};
+use super::peer_address::typed;
 use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::{Stop, blocking};
@@ -68,9 +69,13 @@ pub(crate) struct Args {
     /// Draw no QR code
     #[arg(long)]
     no_qr: bool,
-    /// Make no code to say, only the ticket; without mDNS there is none anyway
+    /// Make no code to say, only the ticket; without mDNS there is none but by --code
     #[arg(long)]
     no_code: bool,
+    /// Make a code also without mDNS: `receive CODE --peer` takes it, and where this
+    /// device is, which is shown
+    #[arg(long, conflicts_with = "no_code")]
+    code: bool,
     /// Do not go on with an unfinished send of this tree
     #[arg(long)]
     new: bool,
@@ -105,7 +110,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         session: None,
         limit: globals.limit(args.limit),
         compression: None,
-        code: args.no_code.then_some(false),
+        code: (args.code || args.no_code).then_some(args.code),
     };
     if let Some(remote) = globals.remote(stop).await? {
         return there(&remote, &args, options, globals, out, stop).await;
@@ -119,7 +124,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         Meet::Here(node) => node,
     };
     let result = match offers_here(&node, source, options, args.devices, stop).await {
-        Ok(offers) => follow(offers, args.expires, !args.no_qr, globals, out, stop).await,
+        Ok(offers) => {
+            say_place(&args, &offers, out);
+            follow(offers, args.expires, !args.no_qr, globals, out, stop).await
+        }
         Err(err) => Err(err),
     };
     node.shutdown(result.as_ref().err()).await;
@@ -145,9 +153,19 @@ async fn there(
         limit_bps: options.limit.map(Rate::bytes_per_second),
         compress: globals.compress(args.compress),
         no_code: args.no_code,
+        with_code: args.code,
     };
     let offers = offers_there(remote, &ask, args.devices, out, stop).await?;
+    say_place(args, &offers, out);
     follow(offers, options.ttl, !args.no_qr, globals, out, stop).await
+}
+
+/// Where this device is, for whoever is to type the code without mDNS.
+fn say_place(args: &Args, offers: &[Offered], out: Out) {
+    let place = offers.first().and_then(|offer| offer.addresses.iter().find_map(|address| typed(address)));
+    if let Some(place) = place.filter(|_| args.code) {
+        out.say(format_args!("without mDNS this device is found by: me-sync receive CODE DIR --peer {place}"));
+    }
 }
 
 /// One offer or several, to their ends.

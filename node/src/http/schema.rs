@@ -92,9 +92,12 @@ pub struct CreateRequest {
     /// Default: as the node does.
     #[serde(default)]
     pub compress: Option<Compress>,
-    /// Make no spoken code beside the ticket. Without mDNS there is none in any case.
+    /// Make no spoken code beside the ticket. Without mDNS there is none but by `with_code`.
     #[serde(default)]
     pub no_code: bool,
+    /// Make one also where mDNS is off. The other device must be told where this one is then.
+    #[serde(default)]
+    pub with_code: bool,
 }
 
 /// An offer that waits for its importer.
@@ -110,7 +113,7 @@ pub struct CreateResponse {
     pub ticket_uri: String,
     /// The same as a QR code: a data URL of an SVG.
     pub qr: String,
-    /// A number and two words that may be said instead of the ticket on a device nearby; a secret too. Null without mDNS,
+    /// A number and two words that may be said instead of the ticket on a device nearby; a secret too. Null without mDNS and `with_code`,
     /// with `no_code`, and for an offer that goes on with a session. A wrong try burns it: the status of the job has the
     /// present one as `spoken_code`.
     pub code: Option<String>,
@@ -136,7 +139,7 @@ pub struct StartRequest {
     #[serde(default)]
     #[schema(pattern = "^me\\.things:me\\.sync\\.v4:[A-Za-z0-9_-]+$", max_length = 4096)]
     pub ticket_uri: Option<String>,
-    /// The spoken code of a device nearby instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
+    /// The spoken code of a device nearby, or at one of `peer_addresses`, instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
     /// device is found, for `connect_timeout_secs` at most; whoever goes away before that ends the search.
     #[serde(default)]
     #[schema(max_length = 128)]
@@ -152,6 +155,7 @@ pub struct StartRequest {
     #[serde(default)]
     pub confirm: bool,
     /// Where the exporter may be, as multiaddrs, besides what the ticket says. What is none is ignored, as in a ticket.
+    /// With `code`, the devices there are asked besides those that mDNS finds.
     #[serde(default)]
     #[schema(max_items = 16)]
     pub peer_addresses: Vec<String>,

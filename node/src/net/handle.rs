@@ -36,6 +36,11 @@ pub(super) enum Command {
         beside: Option<ConnectionId>,
         reply: oneshot::Sender<Result<OpenedStream, OpenError>>,
     },
+    Who {
+        address: Multiaddr,
+        preference: TransportPreference,
+        answer: oneshot::Sender<PeerId>,
+    },
     Widen {
         peer: PeerId,
         done: oneshot::Sender<()>,
@@ -137,6 +142,12 @@ impl NetHandle {
         self.ask(|reply| Command::Connect { peer, addresses, preference, timeout, reply })
             .await
             .unwrap_or(Err(ConnectError::Stopped))
+    }
+
+    /// Who answers at an address of which no more is known: nobody, or a device with this key, which may be any. The
+    /// connection stays for a moment, for [`Self::connect`].
+    pub async fn who(&self, address: Multiaddr, preference: TransportPreference) -> Option<PeerId> {
+        self.ask(|answer| Command::Who { address, preference, answer }).await
     }
 
     /// Sends a request to a connected peer and waits for the answer, at most 10 s from when it is sent.

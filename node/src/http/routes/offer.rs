@@ -60,6 +60,12 @@ pub(super) async fn create(
     let limit = api.limit(caller, ask.limit_bps)?;
     let path = api.source(caller, ask.source_path).await?;
     let scan = ScanOptions { skip_unreadable: ask.skip_unreadable, skip_unsupported: ask.skip_unsupported };
+    let code = match (ask.with_code, ask.no_code) {
+        (true, true) => return Err(ApiError::bad_request("with_code and no_code are both given", "give one of them")),
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
     let options = OfferOptions {
         ttl: seconds(ttl),
         fresh: ask.fresh,
@@ -67,7 +73,7 @@ pub(super) async fn create(
         session: None,
         limit,
         compression: ask.compress.map(Compression::from),
-        code: ask.no_code.then_some(false),
+        code,
     };
     let offered = to_its_end(async move { offer(&api, caller, path, scan, options).await }).await?;
     Ok((StatusCode::CREATED, Json(offered)))

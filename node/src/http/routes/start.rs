@@ -30,7 +30,7 @@ const MAX_ADDRESSES: usize = 16;
 /// How long an exporter is looked for, to tell it that its tree is in place.
 const TELL: Duration = Duration::from_secs(15);
 
-/// Imports a tree with a ticket, or with the spoken code of a device nearby.
+/// Imports a tree with a ticket, or with the spoken code of a device that is nearby or at one of `peer_addresses`.
 #[utoipa::path(
     post,
     path = "/me/sync/v4/session/start",
@@ -109,7 +109,8 @@ pub(super) async fn start(
         Invitation::Ticket(ticket) => ticket,
         // not to its end: nobody goes on with it when the caller is gone
         Invitation::Code(code) => {
-            let search = CodeOptions { timeout: connect_timeout, transport, ..CodeOptions::default() };
+            let search =
+                CodeOptions { timeout: connect_timeout, transport, ..CodeOptions::at(&options.peer_addresses) };
             api.node.ticket_for(&code, search).await?
         }
     };

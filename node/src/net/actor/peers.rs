@@ -103,6 +103,7 @@ impl Actor {
             self.swarm.behaviour_mut().gate.known(id);
         }
         self.widened(id);
+        self.answered_by(id, peer);
         if let Some(key) = self.dials.remove(&id) {
             // Of two dials that both got through, the later one is of no use.
             let wanted = self.jobs.get_mut(&key).map(|job| job.established(id)).is_some();

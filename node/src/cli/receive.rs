@@ -139,6 +139,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     };
     let importing = async {
         let ticket = ticket(from, &node.handle(), (&args, &options.peer_addresses), globals, out, stop).await?;
+        let ticket_id = ticket.ticket_id;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
             Ok(job) => job,
             Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&args.dir) => {
@@ -146,7 +147,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             }
             Err(err) => return Err(refused(err, globals)),
         };
-        node.show(&job, &resolved(&args.dir));
+        node.show(&job, &resolved(&args.dir), Some(ticket_id));
         follow(Job::Here(job), &args.dir, answer, globals, out, stop).await
     };
     let result = importing.await.map(|end| end.show(&args.dir, globals, out));
@@ -261,6 +262,7 @@ async fn there(
     let end = match (started.job_id, started.told) {
         (Some(id), _) => {
             let job = Job::there(remote.clone(), id).await?;
+            let job = if started.joined { job.of_another(out) } else { job };
             follow(job, &args.dir, answer, globals, out, stop).await?
         }
         (None, told) => End::Already { told: told.unwrap_or(false) },
@@ -279,7 +281,7 @@ async fn follow(
 ) -> Result<End, CliError> {
     // one that begins has none yet
     let session = job.view().session_id;
-    if let Some(session) = session {
+    if let Some(session) = session.filter(|_| !job.is_of_another()) {
         out.say(format_args!("continuing session {}", session.short()));
     }
     let report = Import { job, dir, answer, continues: session.is_some() }.run(globals, out, stop).await?;

@@ -272,7 +272,7 @@ async fn import(
         post_apply,
     };
     let job = stop.unless(node.handle().resume_with(known.session_id, how)).await??;
-    node.show(&job, &known.path);
+    node.show(&job, &known.path, known.ticket_id.as_deref().and_then(|id| id.parse().ok()));
     let import = Import { job: Job::Here(job), dir: &known.path, answer, continues: true };
     import.run(globals, out, stop).await?.show(&known.path, globals, out);
     Ok(())

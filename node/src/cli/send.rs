@@ -257,7 +257,7 @@ pub(crate) async fn offers_here(
     let node = own.handle();
     let before = stop.unless(node.sent_from(&root)).await??;
     let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
-    offers.iter().for_each(|offer| own.show(&offer.job, &root));
+    offers.iter().for_each(|offer| own.show(&offer.job, &root, None));
     let offered = |offer: Offer| Offered {
         ticket_uri: offer.ticket_uri,
         code: offer.code,

@@ -201,6 +201,8 @@ pub struct StartResponse {
     pub session_id: Option<String>,
     /// Of a tree that is in place already: whether the exporter knows it.
     pub told: Option<bool>,
+    /// The job ran before: this ticket is being imported there already, with what was asked for then.
+    pub joined: bool,
 }
 
 /// Goes on with a session of either role.

@@ -99,7 +99,7 @@ pub(super) async fn offer(
     let summary = source.summary().clone();
     let sent_before = api.node.sent_from(&summary.root).await?;
     let offer = api.node.offer(source, options).await?;
-    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session);
+    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session, None);
     let continues = match &offer.continues {
         Some(known) => Some(Box::new(api.known(known.session).await?)),
         None => None,

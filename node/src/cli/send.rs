@@ -1,13 +1,13 @@
 //! `me-sync send`: offers a tree and waits for the device that takes it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use me_sync_node::http::schema::{CreateRequest, CreateResponse};
+use me_sync_node::http::schema::CreateRequest;
 use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, Offer, OfferOptions, SentTo, Unfinished};
+use me_sync_node::{Completion, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
@@ -15,11 +15,11 @@ use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
-use super::job::Job;
 use super::limit::SessionLimit;
 use super::live::StatusFile;
+use super::offered::{Offered, offers_here, offers_there};
 use super::out::Out;
-use super::own::{Meet, Own};
+use super::own::Meet;
 use super::peer_address::typed;
 use super::remote::{Remote, absolute};
 use super::render::spinner;
@@ -154,8 +154,9 @@ async fn there(
         compress: globals.compress(args.compress),
         no_code: args.no_code,
         with_code: args.code,
+        devices: Some(args.devices as u64),
     };
-    let offers = offers_there(remote, &ask, args.devices, out, stop).await?;
+    let offers = offers_there(remote, &ask, out, stop).await?;
     say_place(args, &offers, out);
     follow(offers, options.ttl, !args.no_qr, globals, out, stop).await
 }
@@ -227,90 +228,6 @@ fn skipped(found: &SourceSummary, out: Out) {
             out.say(format_args!("left out, {words}: {}{skipped}", skipped.count));
         }
     }
-}
-
-/// An offer of this process or of the node that runs.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    pub(crate) ticket_uri: String,
-    pub(crate) code: Option<String>,
-    expires_at_ms: u64,
-    peer_id: String,
-    addresses: Vec<String>,
-    pub(crate) continues: Option<Unfinished>,
-    pub(crate) root: PathBuf,
-    pub(crate) choices: ScanOptions,
-    /// Who took a tree from this place before.
-    pub(crate) before: Vec<SentTo>,
-    pub(crate) job: Job,
-}
-
-/// Offers a tree from this process.
-pub(crate) async fn offers_here(
-    own: &Own,
-    source: Source,
-    options: OfferOptions,
-    devices: usize,
-    stop: &Stop,
-) -> Result<Vec<Offered>, CliError> {
-    let (root, choices) = (source.summary().root.clone(), source.options());
-    let node = own.handle();
-    let before = stop.unless(node.sent_from(&root)).await??;
-    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
-    offers.iter().for_each(|offer| own.show(&offer.job, &root, None));
-    let offered = |offer: Offer| Offered {
-        ticket_uri: offer.ticket_uri,
-        code: offer.code,
-        expires_at_ms: offer.expires_at_ms,
-        peer_id: node.peer_id(),
-        addresses: offer.ticket.addresses,
-        continues: offer.continues,
-        root: root.clone(),
-        choices,
-        before: before.clone(),
-        job: Job::Here(offer.job),
-    };
-    Ok(offers.into_iter().map(offered).collect())
-}
-
-/// Has the node offer a tree, which hashes it once for all.
-async fn offers_there(
-    remote: &Remote,
-    ask: &CreateRequest,
-    devices: usize,
-    out: Out,
-    stop: &Stop,
-) -> Result<Vec<Offered>, CliError> {
-    let mut offers = Vec::with_capacity(devices);
-    for number in 0..devices {
-        let spinner = spinner(out, format!("looking at {}", human::path(Path::new(&ask.source_path))));
-        let made = stop.unless(remote.post::<CreateResponse>("session/create", ask)).await;
-        if let Some(spinner) = spinner {
-            spinner.finish_and_clear();
-        }
-        let made = made??;
-        if number == 0 {
-            found(&made.source, out);
-        }
-        offers.push(offered_there(remote, made).await?);
-    }
-    Ok(offers)
-}
-
-/// Takes over what the node has offered.
-pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Result<Offered, CliError> {
-    Ok(Offered {
-        job: Job::there(remote.clone(), made.job_id).await?,
-        ticket_uri: made.ticket_uri,
-        code: made.code,
-        expires_at_ms: made.expires_at,
-        peer_id: made.peer_id,
-        addresses: made.addresses,
-        continues: made.continues.map(|known| Unfinished::from(*known)),
-        root: made.source.root,
-        choices: ScanOptions::default(),
-        before: made.sent_before,
-    })
 }
 
 /// Shows the ticket, and follows the offer to its end.

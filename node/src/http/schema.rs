@@ -98,6 +98,10 @@ pub struct CreateRequest {
     /// Make one also where mDNS is off. The other device must be told where this one is then.
     #[serde(default)]
     pub with_code: bool,
+    /// Offer it to so many devices at once, each with a ticket of its own; the tree is read and hashed once. Default: 1.
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 16)]
+    pub devices: Option<u64>,
 }
 
 /// An offer that waits for its importer.
@@ -129,6 +133,29 @@ pub struct CreateResponse {
     pub sent_before: Vec<SentTo>,
     /// What will be sent.
     pub source: SourceSummary,
+    /// The offers to the second and every further device.
+    pub others: Vec<OtherOffer>,
+}
+
+/// An offer of the same tree to one more device; see [`CreateResponse`] for its fields.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OtherOffer {
+    /// The job, by its number in this run of the node.
+    pub job_id: u64,
+    /// The session that the ticket opens.
+    pub session_id: String,
+    /// The ticket's id, which is no secret.
+    pub ticket_id: String,
+    /// The text for the other device. It is a secret.
+    pub ticket_uri: String,
+    /// The same as a QR code: a data URL of an SVG.
+    pub qr: String,
+    /// Its spoken code, if it has one; a secret too.
+    pub code: Option<String>,
+    /// When the ticket becomes void, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// The unfinished session that this offer goes on with.
+    pub continues: Option<Box<SessionView>>,
 }
 
 /// Imports a tree.

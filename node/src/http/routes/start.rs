@@ -301,7 +301,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
                 skip_unsupported: known.skip_unsupported.unwrap_or(false),
             };
             let options = OfferOptions { session: Some(session), limit, compression, ..OfferOptions::default() };
-            let offered = offer(api, caller, source, scan, options).await?;
+            let offered = offer(api, caller, source, scan, options, 1).await?;
             answer.job_id = Some(offered.job_id);
             answer.offer = Some(Box::new(offered));
         }

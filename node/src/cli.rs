@@ -22,6 +22,7 @@ mod kept;
 mod limit;
 mod live;
 mod node;
+mod offered;
 mod out;
 mod own;
 mod peer_address;

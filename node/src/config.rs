@@ -34,6 +34,8 @@ pub struct Config {
     pub listen: Option<Vec<ListenAddr>>,
     /// `mdns`: find and be found on the local network. Default: true.
     pub mdns: Option<bool>,
+    /// `probe`: other devices may measure how fast this one sends (`me-sync doctor --peer`). Default: true.
+    pub probe: Option<bool>,
     /// `limit`: a rate for each session that is given none, such as `20M` or `100Mbit`. Default: none.
     #[serde(deserialize_with = "keys::limit")]
     pub limit: Option<Rate>,
@@ -251,12 +253,12 @@ mod tests {
     fn every_key_is_read_and_none_is_needed() {
         assert_eq!(parse("").unwrap(), Config::default());
         let all = parse(
-            "name = 'attic'\nlisten = ['127.0.0.1', '[::1]:4001']\nmdns = false\nlimit = '1.5M'\n\
+            "name = 'attic'\nlisten = ['127.0.0.1', '[::1]:4001']\nmdns = false\nprobe = false\nlimit = '1.5M'\n\
              compress = 'never'\npost_apply = ['systemctl', 'reload', 'x']\npost_apply_timeout = 5\n[api]\nport = 0\nexport_roots = ['/srv/a']\nimport_roots = ['/srv/b', '/srv/c']\n",
         )
         .unwrap();
         let command = all.post_apply(None).unwrap().unwrap();
-        assert_eq!((all.name.as_deref(), all.mdns), (Some("attic"), Some(false)));
+        assert_eq!((all.name.as_deref(), all.mdns, all.probe), (Some("attic"), Some(false), Some(false)));
         assert_eq!(all.listen.unwrap()[1].port, Some(4001));
         assert_eq!((all.limit.unwrap().bytes_per_second(), all.compress), (1_500_000, Some(Compression::Never)));
         assert_eq!((command.argv().len(), command.timeout().as_secs()), (3, 5));
@@ -292,6 +294,7 @@ mod tests {
             "listen = '127.0.0.1'",
             "listen = ['nowhere']",
             "mdns = 'no'",
+            "probe = 'no'",
             "limit = '5'",
             "compress = 'often'",
             "post_apply = 'reload'",

@@ -20,6 +20,7 @@ mod export;
 mod handle;
 mod import;
 mod offer;
+mod probes;
 mod requests;
 mod shared;
 mod sources;
@@ -52,6 +53,7 @@ use self::explain::Failure;
 use self::export::ExportJob;
 use self::handle::Command;
 use self::import::{Adopted, Checked, ImportJob, Opened, Staged, Swap};
+use self::probes::Probes;
 use self::shared::{expired, expired_while_up};
 use self::sources::{Hashed, HashingId, Sources};
 use self::streams::{Greeted, Greetings};
@@ -163,6 +165,7 @@ struct Coordinator {
     codes: CodeBook,
     sources: Sources,
     greetings: Greetings,
+    probes: Probes,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     /// Sessions whose end was noted while no job worked on them.
@@ -211,6 +214,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         codes,
         sources: Sources::default(),
         greetings: Greetings::default(),
+        probes: Probes::default(),
         ended: std::collections::VecDeque::new(),
         settled: std::collections::VecDeque::new(),
         shutdown: None,
@@ -424,6 +428,7 @@ impl Coordinator {
             NetEvent::InboundStream(inbound) => {
                 self.greetings.greet(inbound, self.shared.events.clone());
             }
+            NetEvent::Probe(inbound) => self.probed(inbound),
             NetEvent::Request { peer, from, request, reply } => self.request(peer, from, &request, reply),
             // sessions notice through their own streams
             NetEvent::PeerConnected(_) | NetEvent::PeerDisconnected(_) => {}

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::ids::{SessionId, TicketId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -165,9 +165,10 @@ impl Http {
         self.at
     }
 
-    /// Takes in a job that was not started through here, for others to see and end.
-    pub fn show(&self, job: JobHandle, path: PathBuf) {
-        self.jobs.add(job, path, None);
+    /// Takes in a job that was not started through here, for others to see and end; an import with its ticket, so that
+    /// whoever begins it again follows it.
+    pub fn show(&self, job: JobHandle, path: PathBuf, ticket: Option<TicketId>) {
+        self.jobs.add(job, path, None, ticket);
     }
 
     /// Jobs that are not over.

@@ -19,6 +19,7 @@ mod link;
 pub mod net;
 mod node;
 pub mod post_apply;
+pub mod probe;
 mod process;
 mod random;
 pub mod refusal;

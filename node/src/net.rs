@@ -39,6 +39,8 @@ pub use handle::{NetHandle, Search};
 pub const REQUEST_PROTOCOL: &str = "/me-sync/4";
 /// Name of the stream protocol (SPEC §5).
 pub const STREAM_PROTOCOL: &str = "/me-sync/4/stream";
+/// Name of the protocol that measures how fast bytes come (SPEC §5.12).
+pub const PROBE_PROTOCOL: &str = "/me-sync/4/probe";
 
 /// Events waiting for the reader of the event channel, streams among them.
 pub const EVENT_CAPACITY: usize = 64;
@@ -94,6 +96,8 @@ pub struct NetConfig {
     pub transports: Transports,
     /// Announce and find peers on the local network. Off: only given addresses are known.
     pub mdns: bool,
+    /// Peers may measure how fast they are sent to. Off: the protocol for it is not spoken.
+    pub probe: bool,
     /// Program and version, e.g. `me-sync/0.1.0`. Everybody can read it: no host or user names.
     pub agent: String,
     /// What the owner calls this device. Sent only in a hello.
@@ -114,6 +118,7 @@ impl NetConfig {
             remembered: Vec::new(),
             transports: Transports::default(),
             mdns: true,
+            probe: true,
             agent: concat!("me-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
             device_name: device_name.into(),
             max_lanes: me_sync_protocol::limits::MAX_LANES,
@@ -213,13 +218,15 @@ pub enum NetEvent {
     },
     /// A peer opened a stream. It may come before [`NetEvent::PeerConnected`].
     InboundStream(InboundStream),
+    /// A peer opened a stream of [`PROBE_PROTOCOL`]. It may come before [`NetEvent::PeerConnected`].
+    Probe(InboundStream),
     /// A hello was exchanged with this peer.
     PeerConnected(PeerId),
     /// Its last connection is gone.
     PeerDisconnected(PeerId),
 }
 
-/// A stream of [`STREAM_PROTOCOL`] that a peer opened; nothing was read from it yet.
+/// A stream that a peer opened; nothing was read from it yet.
 #[derive(Debug)]
 pub struct InboundStream {
     /// Who opened it; authenticated.
@@ -228,7 +235,7 @@ pub struct InboundStream {
     pub stream: libp2p::Stream,
 }
 
-/// A stream of [`STREAM_PROTOCOL`] that we opened.
+/// A stream that we opened.
 #[derive(Debug)]
 pub struct OpenedStream {
     /// The raw stream.

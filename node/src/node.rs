@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub transports: Transports,
     /// Find and be found on the local network. Default: on.
     pub mdns: bool,
+    /// Other devices may measure how fast this one sends. Default: on.
+    pub probe: bool,
     /// Most lanes of a session, 1 to 4. Default: 4.
     pub max_lanes: u8,
     /// Largest chunk in bytes, 1 to 1 MiB. Default: 256 KiB.
@@ -85,6 +87,7 @@ impl NodeConfig {
             listen: vec![any(std::net::Ipv4Addr::UNSPECIFIED.into()), any(std::net::Ipv6Addr::UNSPECIFIED.into())],
             transports: Transports::default(),
             mdns: true,
+            probe: true,
             max_lanes: MAX_LANES,
             max_chunk: u32::try_from(DEFAULT_CHUNK).unwrap_or(u32::MAX),
             compression: Compression::default(),
@@ -331,6 +334,7 @@ impl Node {
             remembered: ports.iter().map(|port| start::listen_port(*port)).collect(),
             transports: config.transports,
             mdns: config.mdns,
+            probe: config.probe,
             max_lanes: config.max_lanes.clamp(1, MAX_LANES),
             max_chunk: config.max_chunk.clamp(1, u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX)),
             ..NetConfig::new(keypair, config.device_name.clone())

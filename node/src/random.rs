@@ -1,4 +1,4 @@
-//! Random ids and secrets from the operating system.
+//! Random ids, secrets and noise from the operating system.
 
 /// Fills an array with random bytes.
 ///
@@ -6,6 +6,11 @@
 /// keys at all, so that is not an error anybody could handle.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
-    getrandom::fill(&mut out).expect("the operating system gives random bytes");
+    fill(&mut out);
     out
+}
+
+/// The same for a length that is no constant, or too much for a stack.
+pub(crate) fn fill(out: &mut [u8]) {
+    getrandom::fill(out).expect("the operating system gives random bytes");
 }

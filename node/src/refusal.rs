@@ -305,13 +305,15 @@ impl From<CodeRefused> for Refusal {
 impl From<CodeError> for Refusal {
     fn from(err: CodeError) -> Self {
         let (exit, hint) = match &err {
-            CodeError::NoDiscovery => {
-                (Exit::Usage, "use the ticket, or leave --no-mdns and `mdns = false` out on both devices")
-            }
+            CodeError::NoDiscovery => (
+                Exit::Usage,
+                "use the ticket, say where that device is (--peer IP:PORT), or leave --no-mdns and `mdns = false` out on \
+                     both devices",
+            ),
             CodeError::Nobody { .. } => (
                 Exit::PeerNotFound,
                 "check that `send` still waits there, that the number is right and that both devices are on one network; \
-                 elsewhere use the ticket",
+                 elsewhere say where it is (--peer IP:PORT), or use the ticket",
             ),
             CodeError::Wrong { .. } => {
                 (Exit::TicketRefused, "this code is void now: ask for the new one that the other device shows")

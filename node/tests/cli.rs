@@ -5,6 +5,8 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/codes.rs"]
+mod codes;
 #[path = "cli/config.rs"]
 mod config;
 #[path = "cli/doctor.rs"]

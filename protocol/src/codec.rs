@@ -118,6 +118,7 @@ frame_types! {
     FinalizeRequest = 0x50 cbor,
     FinalizeResult = 0x51 cbor,
     Progress = 0x60 cbor,
+    Probe = 0x70 cbor,
     Abort = 0x7f cbor,
 }
 

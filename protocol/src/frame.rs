@@ -1,7 +1,7 @@
-//! Frames: what travels on a stream of `/me-sync/4/stream` (SPEC §5).
+//! Frames: what travels on a stream of `/me-sync/4/stream`, and what a probe begins with (SPEC §5).
 //!
 //! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`, `file_zeros`, `file_strand`,
-//! `pending_request`, `pending_list`, `progress`. Encoding is in [`crate::codec`].
+//! `pending_request`, `pending_list`, `progress`, `probe`. Encoding is in [`crate::codec`].
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -54,6 +54,8 @@ pub enum Frame {
     FinalizeResult(FinalizeResult),
     /// Sign of life with the sender's own view of the session.
     Progress(Progress),
+    /// Asks for noise, to measure how fast it comes.
+    Probe(Probe),
     /// The session is over.
     Abort(Abort),
 }
@@ -308,6 +310,15 @@ impl Progress {
     }
 }
 
+/// Body of `probe` (SPEC §5.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Probe {
+    /// How many bytes of noise are wanted; [`crate::limits::MAX_PROBE`] at most come.
+    #[n(0)]
+    pub bytes: u32,
+}
+
 /// Body of `abort` (SPEC §5.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -341,6 +352,7 @@ impl Frame {
             Self::FinalizeRequest(_) => "finalize_request",
             Self::FinalizeResult(_) => "finalize_result",
             Self::Progress(_) => "progress",
+            Self::Probe(_) => "probe",
             Self::Abort(_) => "abort",
         }
     }

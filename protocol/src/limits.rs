@@ -74,3 +74,11 @@ pub const TICKET_TTL: Duration = Duration::from_secs(600);
 pub const CODE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Codes of one ticket that may be burnt; then it has none any more.
 pub const MAX_BURNT: u32 = 5;
+
+// SPEC §5.12
+/// Most bytes of noise that a probe gets: 32 MiB.
+pub const MAX_PROBE: u32 = 32 << 20;
+/// For how long a probe gets noise, at most.
+pub const PROBE_TIME: Duration = Duration::from_secs(2);
+/// From the beginning of one probe to that of the next, whoever asks.
+pub const PROBE_PAUSE: Duration = Duration::from_secs(10);

@@ -156,6 +156,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
             "frame_progress",
             Frame::Progress(Progress { phase: Phase::BulkTransferring, counters: COUNTERS, waiting: false }),
         ),
+        ("frame_probe", Frame::Probe(Probe { bytes: 32 << 20 })),
         ("frame_abort", Frame::Abort(Abort { code: Code::Declined })),
     ]
 }
@@ -249,7 +250,7 @@ fn ticket() -> Ticket {
     Ticket::new(peer(0xee), addresses, TICKET, secret(), 1_700_000_600_000, "laptop")
 }
 
-// SPEC §5.1, §5.2, §5.3, §5.5, §5.6, §5.7, §5.8, §5.9
+// SPEC §5.1, §5.2, §5.3, §5.5, §5.6, §5.7, §5.8, §5.9, §5.12
 #[test]
 fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() {
     for (name, frame) in frames() {
@@ -263,7 +264,7 @@ fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() 
 #[test]
 fn there_is_a_vector_for_every_frame_type() {
     let kinds: std::collections::BTreeSet<u8> = frames().iter().map(|(_, frame)| codec::kind_of(frame)).collect();
-    assert_eq!(kinds.len(), 21);
+    assert_eq!(kinds.len(), 22);
 }
 
 // SPEC §4.1, §4.2, §4.4, §4.5, §4.6

@@ -69,6 +69,30 @@ async fn a_code_that_is_said_opens_what_its_ticket_opens_once() {
     completed(&offer.job).await;
 }
 
+// SPEC §6.9
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_at_a_given_address_is_asked_for_the_code_though_its_key_is_not_known() {
+    let (node, other, importer, world) =
+        (TestNode::start().await, TestNode::start().await, TestNode::start().await, World::new());
+    let (offer, elsewhere) = (offer(&node, &world).await, offer(&other, &world).await);
+    let code = Spoken::parse(&offer.code.clone().expect("a code")).expect("a code");
+    // nobody is at the first, and somebody else at the second
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let mut addresses: Vec<Multiaddr> = vec![format!("/ip4/127.0.0.1/tcp/{gone}").parse().expect("an address")];
+    addresses.extend([&elsewhere, &offer].into_iter().flat_map(|offer| at(&offer.ticket).1));
+    let handle = importer.node.handle();
+    assert_eq!(handle.ticket_for(&code, CodeOptions::at(&addresses)).await.as_ref(), Ok(&offer.ticket));
+    // an address that says whose it is counts for that device only
+    let pinned: Vec<Multiaddr> =
+        at(&offer.ticket).1.into_iter().map(|address| address.with_p2p(exporter(&elsewhere.ticket)).unwrap()).collect();
+    let options = CodeOptions { timeout: Duration::from_secs(2), ..CodeOptions::at(&pinned) };
+    // by a node that knows neither of the two
+    let (fresh, number) = (TestNode::start().await, code.number());
+    let found = fresh.node.handle().ticket_for(&code, options).await;
+    assert_eq!(found, Err(CodeError::Nobody { number, asked: 0 }));
+    assert_eq!(handle.ticket_for(&code, CodeOptions::at(&[])).await, Err(CodeError::NoDiscovery));
+}
+
 // SPEC §6.10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_code_is_refused_by_name_and_another_takes_its_place_five_times() {

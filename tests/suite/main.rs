@@ -10,6 +10,7 @@ mod isolation;
 mod late;
 mod limits;
 mod packed;
+mod probes;
 mod retry;
 mod review;
 mod several;

@@ -22,6 +22,7 @@ more than the file, and the file more than the default. All keys, none of which 
   name = \"attic\"                  what other devices see
   listen = [\"192.168.1.5:4001\"]   where this device listens
   mdns = true                     find and be found on the local network
+  probe = true                    other devices may measure how fast this one sends
   limit = \"20M\"                   of each session that is given none
   compress = \"auto\"               or never, or always
   post_apply = [\"systemctl\", \"--user\", \"restart\", \"photos\"]

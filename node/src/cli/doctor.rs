@@ -2,24 +2,25 @@
 //! it will be the slowest.
 //!
 //! Looks with an identity of its own that nobody has seen before, so it works beside a node, touches no state and is
-//! treated by the other device as any stranger is: hello, and nothing more. A rate over the network is therefore not
-//! measured: no device takes bytes of somebody who has no session with it.
+//! treated by the other device as any stranger is: it says hello, and sends noise now and then to be measured.
 
 mod measure;
+mod reach;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use if_addrs::{IfAddr, Interface};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, identity};
 use me_sync_node::errors::chain;
-use me_sync_node::net::{self, NetConfig, NetHandle, PeerView, TransportKind, TransportPreference};
+use me_sync_node::net::{self, NetConfig, NetHandle, PeerView};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
 use self::measure::{Bound, disk, hashing, slowest};
+use self::reach::{Reached, reach};
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::human;
@@ -34,12 +35,12 @@ Examples:
   me-sync doctor --peer attic --dir ~/photos
   me-sync doctor --peer 12D3KooW...@192.168.1.5:40001 --json
 
-A device is heard while it sends, receives, or looks for others. The rate over
-the network is not measured: the speed of the interface stands for it where the
-system knows that.";
+A device is heard while it sends, receives, or looks for others. With --peer it
+sends up to 32 MiB of noise, for 2 seconds at most, to measure the network. One
+that is at a transfer, or was measured within 10 seconds, refuses that, and one
+with `probe = false` or an older me-sync cannot be measured; the speed of the
+interface stands for it then, where the system knows that.";
 
-/// How long one transport is tried.
-const DIAL: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +58,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let given = args.peer.as_deref().map(Given::parse).transpose()?;
-    let config = NetConfig { mdns: globals.mdns(), ..NetConfig::new(identity::Keypair::generate_ed25519(), "doctor") };
+    let config = NetConfig {
+        mdns: globals.mdns(),
+        probe: false,
+        ..NetConfig::new(identity::Keypair::generate_ed25519(), "doctor")
+    };
     let failed =
         |err: net::NetError| CliError::coded(err.code(), chain(&err).to_string(), "try again").exit(Exit::Node);
     let (handle, mut events) = net::spawn(config).await.map_err(failed)?;
@@ -66,7 +71,8 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let looked = look(&args, given, &handle, globals, out, stop).await;
     handle.shutdown().await;
     deaf.await.ok();
-    let (heard, mut bounds) = looked?;
+    let (heard, reached) = looked?;
+    let mut bounds: Vec<Bound> = reached.bound.into_iter().collect();
 
     let busy = spinner(out, "measuring this device".to_owned());
     let dir = args.dir.clone();
@@ -92,7 +98,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     }
     let sentence = slowest(&bounds);
     out.data(&sentence);
-    out.success(json!({ "heard": heard, "bottleneck": sentence, "network_rate_measured": false }));
+    out.success(json!({ "heard": heard, "bottleneck": sentence, "network_rate_measured": reached.is_measured }));
     Ok(())
 }
 
@@ -131,7 +137,7 @@ async fn look(
     globals: &Globals,
     out: Out,
     stop: &Stop,
-) -> Result<(usize, Vec<Bound>), CliError> {
+) -> Result<(usize, Reached), CliError> {
     let stopped =
         |err: net::NetError| CliError::coded(err.code(), chain(&err).to_string(), "try again").exit(Exit::Node);
     // to the end: what is heard later may be how the device is reached
@@ -150,13 +156,13 @@ async fn look(
     };
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     show_interfaces(&interfaces, &heard, out);
-    let Some(given) = given else { return Ok((heard.len(), Vec::new())) };
+    let Some(given) = given else { return Ok((heard.len(), Reached::default())) };
     let (peer, addresses) = match given {
         Given::Key(peer, address) => (peer, PeerAddress::of(address.as_slice(), Some(peer), stop).await?),
         Given::Name(name) => (named(&name, &heard)?, Vec::new()),
     };
-    let bounds = reach(peer, &addresses, &interfaces, handle, out, stop).await?;
-    Ok((heard.len(), bounds))
+    let reached = reach(peer, &addresses, &interfaces, handle, out, stop).await?;
+    Ok((heard.len(), reached))
 }
 
 fn named(name: &str, heard: &[PeerView]) -> Result<PeerId, CliError> {
@@ -201,66 +207,6 @@ fn show_interfaces(interfaces: &[Interface], heard: &[PeerView], out: Out) {
     if names.is_empty() {
         out.data("no interface is up but the loopback");
     }
-}
-
-/// Tries each transport by itself.
-async fn reach(
-    peer: PeerId,
-    addresses: &[Multiaddr],
-    interfaces: &[Interface],
-    handle: &NetHandle,
-    out: Out,
-    stop: &Stop,
-) -> Result<Vec<Bound>, CliError> {
-    let mut through = None;
-    for (kind, preference) in
-        [(TransportKind::Tcp, TransportPreference::Tcp), (TransportKind::Quic, TransportPreference::Quic)]
-    {
-        let began = Instant::now();
-        let connected = stop.unless(handle.connect(peer, addresses.to_vec(), preference, DIAL)).await?;
-        let took = began.elapsed().as_secs_f64() * 1e3;
-        match connected {
-            Ok(connected) => {
-                let address = connected.address.to_string();
-                // a ping follows the hello at once
-                let rtt = round_trip(handle, peer, stop).await?.map(|rtt| rtt.as_secs_f64() * 1e3);
-                out.event(
-                    "transport",
-                    json!({ "transport": kind.as_str(), "reached": true, "address": address, "connect_ms": took,
-                        "rtt_ms": rtt, "device_name": connected.hello.device_name }),
-                );
-                let rtt = rtt.map_or_else(String::new, |ms| format!(", round trip {ms:.1} ms"));
-                out.data(format_args!("{kind}\treaches it at {address} in {took:.0} ms{rtt}"));
-                through = through.or_else(|| ips(std::slice::from_ref(&connected.address)).next());
-                handle.disconnect(peer).await;
-            }
-            Err(err) => {
-                let why = chain(&err).to_string();
-                out.event("transport", json!({ "transport": kind.as_str(), "reached": false, "error": why }));
-                out.data(format_args!("{kind}\tdoes not reach it: {why}"));
-            }
-        }
-    }
-    if through.is_none() {
-        out.data("neither transport reaches it: is it on, in this network, and open for it in its firewall?");
-    }
-    let interface = through.and_then(|ip| interfaces.iter().find(|one| is_in(one, ip)));
-    let bound = interface.and_then(|one| Some((one, speed(&one.name)?)));
-    let bound = bound.map(|(one, bps)| Bound { what: format!("the interface {}", escaped(&one.name)), bps });
-    Ok(bound.into_iter().collect())
-}
-
-/// As the connection's own pings find it; none if there was none within a second.
-async fn round_trip(handle: &NetHandle, peer: PeerId, stop: &Stop) -> Result<Option<Duration>, CliError> {
-    const PAUSE: Duration = Duration::from_millis(50);
-    for _ in 0..20 {
-        let peers = handle.peers().await.unwrap_or_default();
-        if let Some(rtt) = peers.iter().find(|known| known.peer_id == peer).and_then(|known| known.rtt) {
-            return Ok(Some(rtt));
-        }
-        stop.unless(tokio::time::sleep(PAUSE)).await?;
-    }
-    Ok(None)
 }
 
 fn ips(addresses: &[Multiaddr]) -> impl Iterator<Item = IpAddr> + '_ {

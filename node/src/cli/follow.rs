@@ -102,6 +102,10 @@ impl<'a> Follower<'a> {
                     return self.ended(outcome, &job.view(), stopping).map(|done| Step::Completed(Box::new(done)));
                 },
                 _ = tick.tick() => {}
+                () = self.stop.asked(), if job.is_of_another() => {
+                    self.render.clear();
+                    return Err(not_followed());
+                }
                 () = self.stop.asked(), if !stopping => {
                     until = Some(tokio::time::Instant::now() + STOP_WAIT);
                     self.told.call_once(|| self.render.say("stopping; once more ends at once"));
@@ -173,6 +177,12 @@ impl<'a> Follower<'a> {
         );
         CliError { hint, extra: json!({ "session_id": session.to_string() }), ..CliError::interrupted(message) }
     }
+}
+
+/// Somebody looks on no longer.
+pub(crate) fn not_followed() -> CliError {
+    let hint = "`me-sync status` shows it; Ctrl-C at the command that began it stops it".to_owned();
+    CliError { hint, ..CliError::interrupted("no longer followed; the import itself goes on") }
 }
 
 /// Comes back at that time; never, if there is none.

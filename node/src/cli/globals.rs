@@ -190,6 +190,7 @@ impl Globals {
             config.device_name.clone_from(name);
         }
         config.mdns = self.mdns();
+        config.probe = file.probe.unwrap_or(true);
         config.compression = self.compression(None);
         config.transports =
             Transports { tcp: self.transport != Transport::Quic, quic: self.transport != Transport::Tcp };

@@ -6,7 +6,7 @@ use me_sync_node::Review;
 use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
-use super::follow::{Follower, Step};
+use super::follow::{Follower, Step, not_followed};
 use super::globals::Globals;
 use super::job::Job;
 use super::live::StatusFile;
@@ -76,6 +76,16 @@ impl Import<'_> {
         }
         match self.answer {
             Answer::Yes => self.job.accept().await,
+            // who has begun it is asked
+            Answer::Ask | Answer::Unable if self.job.is_of_another() => {
+                out.say("it waits for the answer whether this may be replaced, which the other command asks for");
+                let mut views = self.job.watch();
+                let answered = views.wait_for(|view| view.review.is_none() || view.outcome.is_some());
+                return match stop.unless(answered).await {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(not_followed()),
+                };
+            }
             Answer::Ask => match prompt::yes("Replace it?", out, stop).await {
                 Ok(true) => self.job.accept().await,
                 // the next look at the job finds it declined

@@ -7,6 +7,7 @@ use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
 use super::exit::CliError;
+use super::out::Out;
 use super::remote::Remote;
 
 /// How long one question for news waits at the node.
@@ -24,6 +25,8 @@ pub(crate) enum Job {
 pub(crate) struct There {
     remote: Remote,
     id: u64,
+    /// Another command has begun it, and it is that one's to stop and to answer.
+    of_another: bool,
     views: watch::Receiver<JobView>,
 }
 
@@ -34,7 +37,20 @@ impl Job {
         let version = first.version;
         let (to, views) = watch::channel(first.into_view());
         tokio::spawn(follow(remote.clone(), id, version, to));
-        Ok(Self::There(Box::new(There { remote, id, views })))
+        Ok(Self::There(Box::new(There { remote, id, of_another: false, views })))
+    }
+
+    /// It is another command's: this one only looks on.
+    pub(crate) fn of_another(self, out: Out) -> Self {
+        out.say("another command has begun this already; this one follows it");
+        match self {
+            Self::There(there) => Self::There(Box::new(There { of_another: true, ..*there })),
+            here @ Self::Here(_) => here,
+        }
+    }
+
+    pub(crate) fn is_of_another(&self) -> bool {
+        matches!(self, Self::There(there) if there.of_another)
     }
 
     /// It ends with this process.

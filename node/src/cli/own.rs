@@ -7,6 +7,7 @@ use std::time::Duration;
 use me_sync_node::errors::chain;
 use me_sync_node::http::Http;
 use me_sync_node::{JobHandle, Node, NodeHandle};
+use me_sync_protocol::ids::TicketId;
 
 use super::exit::CliError;
 use super::human;
@@ -43,10 +44,10 @@ impl Own {
         self.node.handle()
     }
 
-    /// Lets other commands see this command's own job, and end it.
-    pub(crate) fn show(&self, job: &JobHandle, path: &Path) {
+    /// Lets other commands see this command's own job, and end it, or follow it if it is an import with the same ticket.
+    pub(crate) fn show(&self, job: &JobHandle, path: &Path, ticket: Option<TicketId>) {
         if let Some(socket) = &self.socket {
-            socket.show(job.clone(), std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+            socket.show(job.clone(), std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), ticket);
         }
     }
 

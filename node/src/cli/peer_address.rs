@@ -48,9 +48,11 @@ impl PeerAddress {
     }
 }
 
+/// Each with the device that it is said to be of, if it is.
 fn resolve(all: &[PeerAddress]) -> Result<Vec<String>, CliError> {
     let mut texts = Vec::new();
     for one in all {
+        let first = texts.len();
         match &one.at {
             At::Multiaddr(text) => texts.push(text.clone()),
             At::Socket(at) => texts.extend(both(at)),
@@ -62,6 +64,9 @@ fn resolve(all: &[PeerAddress]) -> Result<Vec<String>, CliError> {
                 texts.extend(found.flat_map(|at| both(&at)));
             }
         }
+        if let (Some(peer), At::Socket(_) | At::Host(..)) = (one.peer, &one.at) {
+            texts[first..].iter_mut().for_each(|text| *text += &format!("/p2p/{peer}"));
+        }
     }
     Ok(texts)
 }
@@ -71,6 +76,14 @@ fn both(at: &SocketAddr) -> [String; 2] {
     let family = if at.is_ipv4() { "ip4" } else { "ip6" };
     let (ip, port) = (at.ip(), at.port());
     [format!("/{family}/{ip}/tcp/{port}"), format!("/{family}/{ip}/udp/{port}/quic-v1")]
+}
+
+/// A TCP address of a ticket as people type it.
+pub(crate) fn typed(address: &str) -> Option<String> {
+    let mut parts = address.split('/').skip(1);
+    let (family, ip, kind, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let ip = if family == "ip6" { format!("[{ip}]") } else { ip.to_owned() };
+    (kind == "tcp").then(|| format!("{ip}:{port}"))
 }
 
 impl FromStr for PeerAddress {
@@ -128,9 +141,13 @@ mod tests {
         assert_eq!(texts("192.0.2.7:4001"), socket);
         assert_eq!(texts(socket[0]), socket[..1]);
         assert_eq!(texts("[2001:db8::1]:4001")[0], "/ip6/2001:db8::1/tcp/4001");
+        assert_eq!(typed(socket[0]).as_deref(), Some("192.0.2.7:4001"));
+        assert_eq!(typed("/ip6/::1/tcp/1").as_deref(), Some("[::1]:1"));
+        assert_eq!(typed(socket[1]), None);
         assert!(texts("localhost:4001").iter().any(|text| text.ends_with("/tcp/4001")));
         let named: PeerAddress = format!("{PEER}@192.0.2.7:4001").parse().unwrap();
         assert_eq!(named.peer, Some(PEER.parse().unwrap()));
+        assert_eq!(resolve(std::slice::from_ref(&named)).unwrap()[0], format!("{}/p2p/{PEER}", socket[0]));
         let multi: PeerAddress = format!("{}/p2p/{PEER}", socket[0]).parse().unwrap();
         assert_eq!(multi.peer, named.peer);
     }

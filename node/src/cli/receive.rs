@@ -34,6 +34,8 @@ use super::{human, prompt};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   me-sync receive 7-velvet-harbor ~/photos    by the code of a device nearby
+  me-sync receive 7-velvet-harbor ~/photos --peer 192.168.1.5:40001
+                                              by the code, without mDNS
   me-sync receive ~/photos                    asks for the ticket or the code
   me-sync receive --ticket-file t.txt ~/photos
   ME_SYNC_TICKET=... me-sync receive -y ~/photos
@@ -64,7 +66,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     yes: bool,
     /// Where the other device is, besides what is known: IP:PORT, NAME:PORT,
-    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device
+    /// PEERID@IP:PORT or a multiaddr; repeatable. Who answers there must be that device,
+    /// or with a code prove that it made it
     #[arg(long, value_name = "ADDR")]
     peer: Vec<PeerAddress>,
     /// How long to look for the other device
@@ -135,7 +138,8 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         ..ImportOptions::new(&args.dir)
     };
     let importing = async {
-        let ticket = ticket(from, &node.handle(), &args, globals, out, stop).await?;
+        let ticket = ticket(from, &node.handle(), (&args, &options.peer_addresses), globals, out, stop).await?;
+        let ticket_id = ticket.ticket_id;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
             Ok(job) => job,
             Err(ImportError::Applied { target, told, stands: true }) if target == resolved(&args.dir) => {
@@ -143,7 +147,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             }
             Err(err) => return Err(refused(err, globals)),
         };
-        node.show(&job, &resolved(&args.dir));
+        node.show(&job, &resolved(&args.dir), Some(ticket_id));
         follow(Job::Here(job), &args.dir, answer, globals, out, stop).await
     };
     let result = importing.await.map(|end| end.show(&args.dir, globals, out));
@@ -191,7 +195,7 @@ fn already(dir: &Path, told: bool, globals: &Globals, out: Out) {
 async fn ticket(
     from: Invitation,
     node: &NodeHandle,
-    args: &Args,
+    (args, addresses): (&Args, &[Multiaddr]),
     globals: &Globals,
     out: Out,
     stop: &Stop,
@@ -201,8 +205,8 @@ async fn ticket(
         Invitation::Ticket(ticket) => return Ok(*ticket),
         Invitation::Code(code) => code,
     };
-    let search =
-        CodeOptions { timeout: args.connect_timeout, transport: globals.preference(), ..CodeOptions::default() };
+    let transport = globals.preference();
+    let search = CodeOptions { timeout: args.connect_timeout, transport, ..CodeOptions::at(addresses) };
     let found = stop.unless(node.ticket_for(&code, search)).await;
     if let Some(looking) = looking {
         looking.finish_and_clear();
@@ -258,6 +262,7 @@ async fn there(
     let end = match (started.job_id, started.told) {
         (Some(id), _) => {
             let job = Job::there(remote.clone(), id).await?;
+            let job = if started.joined { job.of_another(out) } else { job };
             follow(job, &args.dir, answer, globals, out, stop).await?
         }
         (None, told) => End::Already { told: told.unwrap_or(false) },
@@ -276,7 +281,7 @@ async fn follow(
 ) -> Result<End, CliError> {
     // one that begins has none yet
     let session = job.view().session_id;
-    if let Some(session) = session {
+    if let Some(session) = session.filter(|_| !job.is_of_another()) {
         out.say(format_args!("continuing session {}", session.short()));
     }
     let report = Import { job, dir, answer, continues: session.is_some() }.run(globals, out, stop).await?;

@@ -108,8 +108,8 @@ pub(crate) fn absolute(path: &Path) -> Result<String, CliError> {
     let shown = super::human::path(&absolute);
     absolute.into_os_string().into_string().map_err(|_| {
         CliError::usage(
-            format!("{shown} is not UTF-8, and cannot be named to a node that runs"),
-            "rename it, or stop the node and use --no-node",
+            format!("{shown} is not UTF-8, and cannot be named to the process that works here already"),
+            "rename it, or use --no-node once that node, or the command that has begun, is done",
         )
     })
 }

@@ -21,7 +21,7 @@ use super::peer_address::PeerAddress;
 use super::post_apply::{PostApplyArgs, to_node};
 use super::remote::Remote;
 use super::stop::Stop;
-use super::{human, prompt, send, sessions};
+use super::{human, offered, prompt, send, sessions};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -225,7 +225,7 @@ async fn there(
     match (answer.offer, answer.job_id) {
         (Some(offer), _) => {
             send::found(&offer.source, out);
-            let offered = send::offered_there(remote, *offer).await?;
+            let offered = offered::offered_there(remote, *offer).await?;
             send::follow_one(offered, TICKET_TTL, false, globals, out, stop).await?.show(out);
             Ok(())
         }
@@ -272,7 +272,7 @@ async fn import(
         post_apply,
     };
     let job = stop.unless(node.handle().resume_with(known.session_id, how)).await??;
-    node.show(&job, &known.path);
+    node.show(&job, &known.path, known.ticket_id.as_deref().and_then(|id| id.parse().ok()));
     let import = Import { job: Job::Here(job), dir: &known.path, answer, continues: true };
     import.run(globals, out, stop).await?.show(&known.path, globals, out);
     Ok(())
@@ -304,7 +304,7 @@ async fn export(
     })?;
     let options =
         OfferOptions { session: Some(known.session_id), limit: globals.limit(args.limit), ..OfferOptions::default() };
-    let offers = send::offers_here(node, source, options, 1, stop).await?;
+    let offers = offered::offers_here(node, source, options, 1, stop).await?;
     let Some(offer) = offers.into_iter().next() else { return Err(OfferError::Devices.into()) };
     send::follow_one(offer, options.ttl, false, globals, out, stop).await?.show(out);
     Ok(())

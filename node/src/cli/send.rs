@@ -1,13 +1,13 @@
 //! `me-sync send`: offers a tree and waits for the device that takes it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use me_sync_node::http::schema::{CreateRequest, CreateResponse};
+use me_sync_node::http::schema::CreateRequest;
 use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, Offer, OfferOptions, SentTo, Unfinished};
+use me_sync_node::{Completion, OfferOptions, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
@@ -15,11 +15,12 @@ use super::compress::{Compress, packed_in_all};
 use super::exit::CliError;
 use super::follow::{Follower, Step};
 use super::globals::Globals;
-use super::job::Job;
 use super::limit::SessionLimit;
 use super::live::StatusFile;
+use super::offered::{Offered, offers_here, offers_there};
 use super::out::Out;
-use super::own::{Meet, Own};
+use super::own::Meet;
+use super::peer_address::typed;
 use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::{Stop, blocking};
@@ -68,9 +69,13 @@ pub(crate) struct Args {
     /// Draw no QR code
     #[arg(long)]
     no_qr: bool,
-    /// Make no code to say, only the ticket; without mDNS there is none anyway
+    /// Make no code to say, only the ticket; without mDNS there is none but by --code
     #[arg(long)]
     no_code: bool,
+    /// Make a code also without mDNS: `receive CODE --peer` takes it, and where this
+    /// device is, which is shown
+    #[arg(long, conflicts_with = "no_code")]
+    code: bool,
     /// Do not go on with an unfinished send of this tree
     #[arg(long)]
     new: bool,
@@ -105,7 +110,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         session: None,
         limit: globals.limit(args.limit),
         compression: None,
-        code: args.no_code.then_some(false),
+        code: (args.code || args.no_code).then_some(args.code),
     };
     if let Some(remote) = globals.remote(stop).await? {
         return there(&remote, &args, options, globals, out, stop).await;
@@ -119,7 +124,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         Meet::Here(node) => node,
     };
     let result = match offers_here(&node, source, options, args.devices, stop).await {
-        Ok(offers) => follow(offers, args.expires, !args.no_qr, globals, out, stop).await,
+        Ok(offers) => {
+            say_place(&args, &offers, out);
+            follow(offers, args.expires, !args.no_qr, globals, out, stop).await
+        }
         Err(err) => Err(err),
     };
     node.shutdown(result.as_ref().err()).await;
@@ -145,9 +153,20 @@ async fn there(
         limit_bps: options.limit.map(Rate::bytes_per_second),
         compress: globals.compress(args.compress),
         no_code: args.no_code,
+        with_code: args.code,
+        devices: Some(args.devices as u64),
     };
-    let offers = offers_there(remote, &ask, args.devices, out, stop).await?;
+    let offers = offers_there(remote, &ask, out, stop).await?;
+    say_place(args, &offers, out);
     follow(offers, options.ttl, !args.no_qr, globals, out, stop).await
+}
+
+/// Where this device is, for whoever is to type the code without mDNS.
+fn say_place(args: &Args, offers: &[Offered], out: Out) {
+    let place = offers.first().and_then(|offer| offer.addresses.iter().find_map(|address| typed(address)));
+    if let Some(place) = place.filter(|_| args.code) {
+        out.say(format_args!("without mDNS this device is found by: me-sync receive CODE DIR --peer {place}"));
+    }
 }
 
 /// One offer or several, to their ends.
@@ -209,90 +228,6 @@ fn skipped(found: &SourceSummary, out: Out) {
             out.say(format_args!("left out, {words}: {}{skipped}", skipped.count));
         }
     }
-}
-
-/// An offer of this process or of the node that runs.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    pub(crate) ticket_uri: String,
-    pub(crate) code: Option<String>,
-    expires_at_ms: u64,
-    peer_id: String,
-    addresses: Vec<String>,
-    pub(crate) continues: Option<Unfinished>,
-    pub(crate) root: PathBuf,
-    pub(crate) choices: ScanOptions,
-    /// Who took a tree from this place before.
-    pub(crate) before: Vec<SentTo>,
-    pub(crate) job: Job,
-}
-
-/// Offers a tree from this process.
-pub(crate) async fn offers_here(
-    own: &Own,
-    source: Source,
-    options: OfferOptions,
-    devices: usize,
-    stop: &Stop,
-) -> Result<Vec<Offered>, CliError> {
-    let (root, choices) = (source.summary().root.clone(), source.options());
-    let node = own.handle();
-    let before = stop.unless(node.sent_from(&root)).await??;
-    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
-    offers.iter().for_each(|offer| own.show(&offer.job, &root));
-    let offered = |offer: Offer| Offered {
-        ticket_uri: offer.ticket_uri,
-        code: offer.code,
-        expires_at_ms: offer.expires_at_ms,
-        peer_id: node.peer_id(),
-        addresses: offer.ticket.addresses,
-        continues: offer.continues,
-        root: root.clone(),
-        choices,
-        before: before.clone(),
-        job: Job::Here(offer.job),
-    };
-    Ok(offers.into_iter().map(offered).collect())
-}
-
-/// Has the node offer a tree, which hashes it once for all.
-async fn offers_there(
-    remote: &Remote,
-    ask: &CreateRequest,
-    devices: usize,
-    out: Out,
-    stop: &Stop,
-) -> Result<Vec<Offered>, CliError> {
-    let mut offers = Vec::with_capacity(devices);
-    for number in 0..devices {
-        let spinner = spinner(out, format!("looking at {}", human::path(Path::new(&ask.source_path))));
-        let made = stop.unless(remote.post::<CreateResponse>("session/create", ask)).await;
-        if let Some(spinner) = spinner {
-            spinner.finish_and_clear();
-        }
-        let made = made??;
-        if number == 0 {
-            found(&made.source, out);
-        }
-        offers.push(offered_there(remote, made).await?);
-    }
-    Ok(offers)
-}
-
-/// Takes over what the node has offered.
-pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Result<Offered, CliError> {
-    Ok(Offered {
-        job: Job::there(remote.clone(), made.job_id).await?,
-        ticket_uri: made.ticket_uri,
-        code: made.code,
-        expires_at_ms: made.expires_at,
-        peer_id: made.peer_id,
-        addresses: made.addresses,
-        continues: made.continues.map(|known| Unfinished::from(*known)),
-        root: made.source.root,
-        choices: ScanOptions::default(),
-        before: made.sent_before,
-    })
 }
 
 /// Shows the ticket, and follows the offer to its end.

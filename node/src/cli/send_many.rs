@@ -16,9 +16,10 @@ use super::follow::{Follower, Step};
 use super::globals::Globals;
 use super::human;
 use super::live::StatusFile;
+use super::offered::Offered;
 use super::out::Out;
 use super::render::{Render, stderr};
-use super::send::{Offered, ticket_fields, totals};
+use super::send::{ticket_fields, totals};
 use super::stop::Stop;
 
 /// Devices of earlier sends that are named.

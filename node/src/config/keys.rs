@@ -11,10 +11,11 @@ use crate::net::ListenAddr;
 use crate::transfer::Compression;
 
 /// Every key, by its whole name.
-pub(super) const ALL: [&str; 10] = [
+pub(super) const ALL: [&str; 11] = [
     "name",
     "listen",
     "mdns",
+    "probe",
     "limit",
     "compress",
     "post_apply",

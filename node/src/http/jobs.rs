@@ -2,11 +2,11 @@
 //! job and tells events and metrics of it. A job that ended stays for those who ask how, until others have ended since.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use me_sync_protocol::ids::SessionId;
+use me_sync_protocol::ids::{SessionId, TicketId};
 use tokio::sync::watch;
 
 use super::events::Events;
@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) path: PathBuf,
     /// The session that an offer will open.
     planned: Option<SessionId>,
+    /// The ticket that an import is of.
+    ticket: Option<TicketId>,
     seen: watch::Receiver<Seen>,
 }
 
@@ -108,11 +110,17 @@ impl Jobs {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a job in, and follows it to its end.
-    pub(super) fn add(self: &Arc<Self>, handle: JobHandle, path: PathBuf, planned: Option<SessionId>) -> Entry {
+    /// Takes a job in, and follows it to its end. An import has its ticket, an offer the session that it will open.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        handle: JobHandle,
+        path: PathBuf,
+        planned: Option<SessionId>,
+        ticket: Option<TicketId>,
+    ) -> Entry {
         let first = Seen { version: 1, updated_ms: wall_ms(), view: handle.view() };
         let (to, seen) = watch::channel(first);
-        let entry = Entry { handle, path, planned, seen };
+        let entry = Entry { handle, path, planned, ticket, seen };
         {
             let mut entries = self.entries();
             entries.insert(entry.id(), entry.clone());
@@ -137,6 +145,12 @@ impl Jobs {
     /// The newest job of that session, whether or not it is over.
     pub(super) fn of_session(&self, session: SessionId) -> Option<Entry> {
         self.entries().values().rev().find(|entry| entry.session() == Some(session)).cloned()
+    }
+
+    /// The import with that ticket into one of these places that is not over.
+    pub(super) fn importing(&self, ticket: TicketId, places: &[&Path]) -> Option<Entry> {
+        let is_it = |entry: &&Entry| entry.ticket == Some(ticket) && places.contains(&&*entry.path) && !entry.is_over();
+        self.entries().values().rev().find(is_it).cloned()
     }
 
     /// The sessions that jobs work on now.

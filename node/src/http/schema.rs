@@ -92,9 +92,16 @@ pub struct CreateRequest {
     /// Default: as the node does.
     #[serde(default)]
     pub compress: Option<Compress>,
-    /// Make no spoken code beside the ticket. Without mDNS there is none in any case.
+    /// Make no spoken code beside the ticket. Without mDNS there is none but by `with_code`.
     #[serde(default)]
     pub no_code: bool,
+    /// Make one also where mDNS is off. The other device must be told where this one is then.
+    #[serde(default)]
+    pub with_code: bool,
+    /// Offer it to so many devices at once, each with a ticket of its own; the tree is read and hashed once. Default: 1.
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 16)]
+    pub devices: Option<u64>,
 }
 
 /// An offer that waits for its importer.
@@ -110,7 +117,7 @@ pub struct CreateResponse {
     pub ticket_uri: String,
     /// The same as a QR code: a data URL of an SVG.
     pub qr: String,
-    /// A number and two words that may be said instead of the ticket on a device nearby; a secret too. Null without mDNS,
+    /// A number and two words that may be said instead of the ticket on a device nearby; a secret too. Null without mDNS and `with_code`,
     /// with `no_code`, and for an offer that goes on with a session. A wrong try burns it: the status of the job has the
     /// present one as `spoken_code`.
     pub code: Option<String>,
@@ -126,6 +133,29 @@ pub struct CreateResponse {
     pub sent_before: Vec<SentTo>,
     /// What will be sent.
     pub source: SourceSummary,
+    /// The offers to the second and every further device.
+    pub others: Vec<OtherOffer>,
+}
+
+/// An offer of the same tree to one more device; see [`CreateResponse`] for its fields.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OtherOffer {
+    /// The job, by its number in this run of the node.
+    pub job_id: u64,
+    /// The session that the ticket opens.
+    pub session_id: String,
+    /// The ticket's id, which is no secret.
+    pub ticket_id: String,
+    /// The text for the other device. It is a secret.
+    pub ticket_uri: String,
+    /// The same as a QR code: a data URL of an SVG.
+    pub qr: String,
+    /// Its spoken code, if it has one; a secret too.
+    pub code: Option<String>,
+    /// When the ticket becomes void, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// The unfinished session that this offer goes on with.
+    pub continues: Option<Box<SessionView>>,
 }
 
 /// Imports a tree.
@@ -136,7 +166,7 @@ pub struct StartRequest {
     #[serde(default)]
     #[schema(pattern = "^me\\.things:me\\.sync\\.v4:[A-Za-z0-9_-]+$", max_length = 4096)]
     pub ticket_uri: Option<String>,
-    /// The spoken code of a device nearby instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
+    /// The spoken code of a device nearby, or at one of `peer_addresses`, instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
     /// device is found, for `connect_timeout_secs` at most; whoever goes away before that ends the search.
     #[serde(default)]
     #[schema(max_length = 128)]
@@ -152,6 +182,7 @@ pub struct StartRequest {
     #[serde(default)]
     pub confirm: bool,
     /// Where the exporter may be, as multiaddrs, besides what the ticket says. What is none is ignored, as in a ticket.
+    /// With `code`, the devices there are asked besides those that mDNS finds.
     #[serde(default)]
     #[schema(max_items = 16)]
     pub peer_addresses: Vec<String>,
@@ -197,6 +228,8 @@ pub struct StartResponse {
     pub session_id: Option<String>,
     /// Of a tree that is in place already: whether the exporter knows it.
     pub told: Option<bool>,
+    /// The job ran before: this ticket is being imported there already, with what was asked for then.
+    pub joined: bool,
 }
 
 /// Goes on with a session of either role.

@@ -7,6 +7,7 @@ mod discovering;
 mod listening;
 mod peers;
 mod requests;
+mod who;
 mod widen;
 
 use std::collections::{HashMap, VecDeque};
@@ -66,6 +67,8 @@ pub(super) struct Actor {
     dials: HashMap<ConnectionId, JobKey>,
     /// Second connections being dialled.
     widening: HashMap<ConnectionId, oneshot::Sender<()>>,
+    /// Addresses being asked who is there.
+    asked: HashMap<ConnectionId, oneshot::Sender<PeerId>>,
     discovery: Discovery,
     outbound: HashMap<OutboundRequestId, Outbound>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -107,6 +110,7 @@ impl Actor {
             jobs: HashMap::new(),
             dials: HashMap::new(),
             widening: HashMap::new(),
+            asked: HashMap::new(),
             discovery: Discovery::default(),
             outbound: HashMap::new(),
             answers: FuturesUnordered::new(),
@@ -166,7 +170,8 @@ impl Actor {
                 self.on_connect(JobKey { peer, preference }, &addresses, timeout, reply, now);
             }
             Command::Request { peer, request, reply } => self.on_request_command(peer, request, reply),
-            Command::OpenStream { peer, beside, reply } => self.on_open_stream(peer, beside, reply),
+            Command::OpenStream { peer, purpose, beside, reply } => self.on_open_stream(peer, purpose, beside, reply),
+            Command::Who { address, preference, answer } => self.on_who(&address, preference, answer),
             Command::Widen { peer, done } => self.on_widen(peer, done),
             Command::Disconnect { peer, done } => self.on_disconnect(peer, done),
             Command::Peers(reply) => {

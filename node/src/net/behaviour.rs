@@ -111,7 +111,7 @@ fn behaviour(config: &NetConfig, key: &identity::Keypair, events: mpsc::Sender<N
             [(StreamProtocol::new(REQUEST_PROTOCOL), ProtocolSupport::Full)],
             requests,
         ),
-        streams: Streams::new(events),
+        streams: Streams::new(events, config.probe),
         mdns4: None.into(),
         mdns6: None.into(),
         identify: identify::Behaviour::new(identify),

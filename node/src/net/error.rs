@@ -188,7 +188,7 @@ pub enum OpenError {
         peer: PeerId,
     },
     /// The peer does not speak the protocol.
-    #[error("{peer} does not speak {}", super::STREAM_PROTOCOL)]
+    #[error("{peer} does not speak what the stream is for")]
     Unsupported {
         /// Who.
         peer: PeerId,

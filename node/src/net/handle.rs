@@ -8,6 +8,7 @@ use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::message::{Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::streams::Purpose;
 use super::{
     ConnectError, Connected, ListenPort, NetError, OpenError, OpenedStream, PeerView, RequestError, TransportKind,
     TransportPreference,
@@ -31,8 +32,14 @@ pub(super) enum Command {
     },
     OpenStream {
         peer: PeerId,
+        purpose: Purpose,
         beside: Option<ConnectionId>,
         reply: oneshot::Sender<Result<OpenedStream, OpenError>>,
+    },
+    Who {
+        address: Multiaddr,
+        preference: TransportPreference,
+        answer: oneshot::Sender<PeerId>,
     },
     Widen {
         peer: PeerId,
@@ -137,6 +144,12 @@ impl NetHandle {
             .unwrap_or(Err(ConnectError::Stopped))
     }
 
+    /// Who answers at an address of which no more is known: nobody, or a device with this key, which may be any. The
+    /// connection stays for a moment, for [`Self::connect`].
+    pub async fn who(&self, address: Multiaddr, preference: TransportPreference) -> Option<PeerId> {
+        self.ask(|answer| Command::Who { address, preference, answer }).await
+    }
+
     /// Sends a request to a connected peer and waits for the answer, at most 10 s from when it is sent.
     ///
     /// # Errors
@@ -153,7 +166,15 @@ impl NetHandle {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_stream(&self, peer: PeerId) -> Result<OpenedStream, OpenError> {
-        self.open(peer, None).await
+        self.open(peer, Purpose::Session, None).await
+    }
+
+    /// As [`Self::open_stream`], to measure how fast bytes come from there (SPEC §5.12).
+    ///
+    /// # Errors
+    /// See [`OpenError`]; `Unsupported` if the peer cannot be measured, or does not want to.
+    pub async fn open_probe(&self, peer: PeerId) -> Result<OpenedStream, OpenError> {
+        self.open(peer, Purpose::Probe, None).await
     }
 
     /// As [`Self::open_stream`], over another connection than this one.
@@ -161,11 +182,16 @@ impl NetHandle {
     /// # Errors
     /// See [`OpenError`]; `NotConnected` if there is no other.
     pub async fn open_stream_beside(&self, peer: PeerId, one: ConnectionId) -> Result<OpenedStream, OpenError> {
-        self.open(peer, Some(one)).await
+        self.open(peer, Purpose::Session, Some(one)).await
     }
 
-    async fn open(&self, peer: PeerId, beside: Option<ConnectionId>) -> Result<OpenedStream, OpenError> {
-        match self.ask(|reply| Command::OpenStream { peer, beside, reply }).await {
+    async fn open(
+        &self,
+        peer: PeerId,
+        purpose: Purpose,
+        beside: Option<ConnectionId>,
+    ) -> Result<OpenedStream, OpenError> {
+        match self.ask(|reply| Command::OpenStream { peer, purpose, beside, reply }).await {
             Some(result) => result,
             None if self.commands.is_closed() => Err(OpenError::Stopped),
             None => Err(OpenError::Lost { peer, detail: "the connection closed".to_owned() }),

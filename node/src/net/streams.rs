@@ -1,4 +1,4 @@
-//! Raw streams of `/me-sync/4/stream`, both ways.
+//! Raw streams of `/me-sync/4/stream` and `/me-sync/4/probe`, both ways.
 //!
 //! A behaviour of our own instead of `libp2p-stream`, which has one inbound place for all peers together,
 //! dials whenever a peer is not connected, and keeps an entry for every connection that ever was
@@ -10,12 +10,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::core::upgrade::ReadyUpgrade;
+use libp2p::core::upgrade::{InboundUpgrade, ReadyUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
@@ -25,7 +26,7 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{InboundStream, NetEvent, OpenError, OpenedStream, STREAM_PROTOCOL};
+use super::{InboundStream, NetEvent, OpenError, OpenedStream, PROBE_PROTOCOL, STREAM_PROTOCOL};
 
 /// Streams being opened per connection, at most.
 const MAX_OPENING: usize = 16;
@@ -36,24 +37,78 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Who waits for a stream.
 pub(super) type Opener = oneshot::Sender<Result<OpenedStream, OpenError>>;
 
+/// What a stream is for, as it was negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A session.
+    Session,
+    /// Measuring (SPEC §5.12).
+    Probe,
+}
+
+impl Purpose {
+    fn protocol(self) -> StreamProtocol {
+        StreamProtocol::new(match self {
+            Self::Session => STREAM_PROTOCOL,
+            Self::Probe => PROBE_PROTOCOL,
+        })
+    }
+}
+
+/// A stream to be opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    purpose: Purpose,
+    opener: Opener,
+}
+
+/// What peers may open streams for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    probes: bool,
+}
+
+impl UpgradeInfo for Taken {
+    type Info = StreamProtocol;
+    type InfoIter = std::vec::IntoIter<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        let all = [Some(Purpose::Session), self.probes.then_some(Purpose::Probe)];
+        all.into_iter().flatten().map(Purpose::protocol).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Taken {
+    type Output = (Stream, Purpose);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        let is_probe = protocol == Purpose::Probe.protocol();
+        ready(Ok((stream, if is_probe { Purpose::Probe } else { Purpose::Session })))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Streams {
     events: mpsc::Sender<NetEvent>,
-    pending: VecDeque<ToSwarm<Infallible, Opener>>,
+    taken: Taken,
+    pending: VecDeque<ToSwarm<Infallible, Opening>>,
 }
 
 impl Streams {
-    pub(super) fn new(events: mpsc::Sender<NetEvent>) -> Self {
-        Self { events, pending: VecDeque::new() }
+    /// With `probes` peers may measure how fast they are sent to.
+    pub(super) fn new(events: mpsc::Sender<NetEvent>, probes: bool) -> Self {
+        Self { events, taken: Taken { probes }, pending: VecDeque::new() }
     }
 
     /// Opens a stream over this connection. If that is gone by now, `opener` is dropped.
-    pub(super) fn open(&mut self, peer: PeerId, connection: ConnectionId, opener: Opener) {
+    pub(super) fn open(&mut self, peer: PeerId, connection: ConnectionId, purpose: Purpose, opener: Opener) {
         self.pending.push_back(ToSwarm::NotifyHandler {
             peer_id: peer,
             handler: NotifyHandler::One(connection),
-            event: opener,
+            event: Opening { purpose, opener },
         });
     }
 
@@ -62,6 +117,7 @@ impl Streams {
             peer,
             connection,
             events: self.events.clone(),
+            taken: self.taken,
             waiting: VecDeque::new(),
             negotiating: None,
             window: (Instant::now(), 0),
@@ -111,13 +167,14 @@ pub(super) struct Handler {
     peer: PeerId,
     connection: ConnectionId,
     events: mpsc::Sender<NetEvent>,
-    waiting: VecDeque<Opener>,
+    taken: Taken,
+    waiting: VecDeque<Opening>,
     negotiating: Option<Opener>,
     window: (Instant, u32),
 }
 
 impl Handler {
-    fn on_inbound(&mut self, stream: Stream) {
+    fn on_inbound(&mut self, stream: Stream, purpose: Purpose) {
         let now = Instant::now();
         if now.duration_since(self.window.0) >= WINDOW {
             self.window = (now, 0);
@@ -126,7 +183,12 @@ impl Handler {
         if self.window.1 > MAX_INBOUND {
             return tracing::debug!(peer = %self.peer, "too many streams in a short time, one is dropped");
         }
-        if self.events.try_send(NetEvent::InboundStream(InboundStream { peer: self.peer, stream })).is_err() {
+        let inbound = InboundStream { peer: self.peer, stream };
+        let event = match purpose {
+            Purpose::Session => NetEvent::InboundStream(inbound),
+            Purpose::Probe => NetEvent::Probe(inbound),
+        };
+        if self.events.try_send(event).is_err() {
             tracing::debug!(peer = %self.peer, "no room for an inbound stream, it is dropped");
         }
     }
@@ -140,21 +202,21 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Opener;
+    type FromBehaviour = Opening;
     type ToBehaviour = Infallible;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundProtocol = Taken;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(StreamProtocol::new(STREAM_PROTOCOL)), ())
+        SubstreamProtocol::new(self.taken, ())
     }
 
-    fn on_behaviour_event(&mut self, opener: Opener) {
+    fn on_behaviour_event(&mut self, opening: Opening) {
         if self.waiting.len() < MAX_OPENING {
-            self.waiting.push_back(opener);
-        } else if opener.send(Err(OpenError::Busy { peer: self.peer })).is_err() {
+            self.waiting.push_back(opening);
+        } else if opening.opener.send(Err(OpenError::Busy { peer: self.peer })).is_err() {
             tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
         }
     }
@@ -165,10 +227,10 @@ impl ConnectionHandler for Handler {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
         // One at a time: the peer gets the streams in the order in which they were asked for.
         while self.negotiating.is_none() {
-            let Some(opener) = self.waiting.pop_front() else { break };
+            let Some(Opening { purpose, opener }) = self.waiting.pop_front() else { break };
             if !opener.is_closed() {
                 self.negotiating = Some(opener);
-                let protocol = self.listen_protocol();
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(purpose.protocol()), ());
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
         }
@@ -178,7 +240,8 @@ impl ConnectionHandler for Handler {
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
-                self.on_inbound(protocol);
+                let (stream, purpose) = protocol;
+                self.on_inbound(stream, purpose);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
                 self.on_opened(Ok(protocol));

@@ -1,10 +1,13 @@
 //! Spoken codes at the importer: finds the device nearby that offers one, and proves the code to it (SPEC §6.9, §6.10).
 
+mod named;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::code::Code as Spoken;
 use me_sync_protocol::code::exchange::Asker;
@@ -14,6 +17,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 use tokio::time::Instant;
 
+use self::named::{Named, Whereabouts};
 use super::NodeHandle;
 use crate::net::{NetError, TransportPreference};
 use crate::random;
@@ -38,11 +42,36 @@ pub struct CodeOptions {
     pub transport: TransportPreference,
     /// Devices to ask besides those that mDNS finds, with where they may be.
     pub peers: Vec<(PeerId, Vec<Multiaddr>)>,
+    /// The same for those whose key is not known: whoever answers there is asked.
+    pub addresses: Vec<Multiaddr>,
+}
+
+impl CodeOptions {
+    /// The defaults, with these addresses, each of a device that is named at its end (`/p2p/ID`) or not known.
+    pub fn at(all: &[Multiaddr]) -> Self {
+        let mut options = Self::default();
+        for address in all {
+            let named = address.iter().find_map(|part| match part {
+                Protocol::P2p(peer) => Some(peer),
+                _ => None,
+            });
+            match named {
+                Some(peer) => options.peers.push((peer, vec![address.clone()])),
+                None => options.addresses.push(address.clone()),
+            }
+        }
+        options
+    }
 }
 
 impl Default for CodeOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), transport: TransportPreference::default(), peers: Vec::new() }
+        Self {
+            timeout: Duration::from_secs(30),
+            transport: TransportPreference::default(),
+            peers: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 }
 
@@ -50,10 +79,10 @@ impl Default for CodeOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
     /// There is no way to find anybody.
-    #[error("the device that a code comes from is found by mDNS, which is off")]
+    #[error("the device that a code comes from is found by mDNS, which is off, and no address of it is given")]
     NoDiscovery,
     /// Nobody offers it.
-    #[error("no device nearby offers code {number} ({asked} answered)")]
+    #[error("no device that was found offers code {number} ({asked} answered)")]
     Nobody {
         /// The number of the code.
         number: u16,
@@ -126,7 +155,7 @@ impl CodeError {
 }
 
 impl NodeHandle {
-    /// Gets the ticket that a code stands for, from the device nearby that offers it. Of several that offer its number
+    /// Gets the ticket that a code stands for, from the device nearby that offers it, or at a given address. Of several that offer its number
     /// each gets one try, one after another, and a code that is wrong there is burnt there.
     ///
     /// Dropping the future ends the search; an exchange that was under way then burns the code.
@@ -136,7 +165,8 @@ impl NodeHandle {
     // SPEC §6.9
     pub async fn ticket_for(&self, code: &Spoken, options: CodeOptions) -> Result<Ticket, CodeError> {
         let number = code.number();
-        if !self.config.mdns && options.peers.is_empty() {
+        let mut named = Named::new(&options);
+        if !self.config.mdns && named.is_empty() {
             return Err(CodeError::NoDiscovery);
         }
         let _search = self.net.search().await?;
@@ -146,7 +176,8 @@ impl NodeHandle {
         let mut worst: Option<CodeError> = None;
         let mut look = tokio::time::interval(LOOK);
         loop {
-            for (peer, addresses) in self.nearby(&options).await? {
+            named.ask(&self.net, options.transport);
+            for (peer, addresses) in named.peers.iter().cloned().chain(self.nearby().await?) {
                 if dials.len() < DIALS && dialled.insert(peer) {
                     let dial = self.net.connect(peer, addresses, options.transport, DIAL_TIMEOUT);
                     dials.push(async move { (peer, dial.await.is_ok()) });
@@ -155,6 +186,7 @@ impl NodeHandle {
             let peer = tokio::select! {
                 () = tokio::time::sleep_until(deadline) => break,
                 _ = look.tick() => continue,
+                () = named.answer() => continue,
                 Some((peer, is_there)) = dials.next(), if !dials.is_empty() => {
                     if !is_there {
                         // its address may be an old one
@@ -185,10 +217,9 @@ impl NodeHandle {
         Err(worst.unwrap_or(CodeError::Nobody { number, asked }))
     }
 
-    /// Whom to ask: who was named, and who mDNS found and answered.
-    async fn nearby(&self, options: &CodeOptions) -> Result<Vec<(PeerId, Vec<Multiaddr>)>, NetError> {
-        let found = self.net.peers().await?.into_iter().map(|peer| (peer.peer_id, peer.addresses));
-        Ok(options.peers.iter().cloned().chain(found).collect())
+    /// Who mDNS found and answered.
+    async fn nearby(&self) -> Result<Vec<Whereabouts>, NetError> {
+        Ok(self.net.peers().await?.into_iter().map(|peer| (peer.peer_id, peer.addresses)).collect())
     }
 
     /// One exchange with one device. None: it does not offer that number.

@@ -33,6 +33,34 @@ fn an_import_is_started_with_a_ticket_or_a_code_and_a_code_needs_mdns() {
 }
 
 #[test]
+fn one_tree_is_offered_to_several_devices_in_one_answer_and_a_code_is_made_where_one_is_asked_for() {
+    let place = Place::new();
+    let node = Node::start(&place, "from");
+    make_tree(&place.path("out/tree"), "s");
+    let path = place.path("out/tree");
+    for wrong in [
+        json!({ "devices": 0 }),
+        json!({ "devices": 17 }),
+        json!({ "devices": "3" }),
+        json!({ "with_code": true, "no_code": true }),
+    ] {
+        let mut ask = wrong.clone();
+        ask["source_path"] = json!(path);
+        assert_eq!(node.post("session/create", &ask).status, 400, "{wrong}");
+    }
+    let ask = json!({ "source_path": path, "devices": 3, "with_code": true });
+    let offered = node.post("session/create", &ask).ok(201);
+    let others = offered["others"].as_array().unwrap();
+    assert_eq!(others.len(), 2, "{offered}");
+    for field in ["job_id", "session_id", "ticket_id", "ticket_uri", "code"] {
+        let all: std::collections::BTreeSet<String> =
+            others.iter().chain([&offered]).map(|one| one[field].to_string()).collect();
+        assert_eq!(all.len(), 3, "{field}: {all:?}");
+        assert!(!all.contains("null"), "{field}: {all:?}");
+    }
+}
+
+#[test]
 fn a_tree_is_offered_taken_watched_and_rolled_back_by_http() {
     let place = Place::new();
     let (from, to) = pair(&place);
@@ -55,6 +83,9 @@ fn a_tree_is_offered_taken_watched_and_rolled_back_by_http() {
         json!({ "ticket_uri": offered["ticket_uri"], "target_path": place.path("in/copy"), "limit_bps": 4_000_000 });
     let started = to.post("session/start", &ask).ok(201);
     assert_eq!(started["session_id"], session.as_str(), "the session that was announced");
+    assert_eq!(started["joined"], false);
+    let again = to.post("session/start", &ask).ok(200);
+    assert_eq!((&again["job_id"], &again["joined"]), (&started["job_id"], &json!(true)), "asked again it is the same");
     let asks = to.until(&started["job_id"], |status| !status["review"].is_null());
     assert!(asks["review"]["replaces"]["files"].as_u64() > Some(0), "{asks}");
     to.post("job/decide", &json!({ "job_id": started["job_id"], "accept": true })).ok(202);

@@ -76,6 +76,69 @@ fn ctrl_c_of_the_first_keeps_what_the_others_have_and_they_say_how_to_go_on() {
 }
 
 #[test]
+fn the_same_receive_once_more_follows_the_first_to_the_same_end() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    std::fs::write(place.path("src/noise"), noise(8 << 20)).unwrap();
+    let sender = place.send(&["src", "--transport", "tcp"]);
+    let throttle = Throttle::before(&sender.ticket, 1 << 20);
+    let ticket = throttle.ticket(&sender.ticket);
+    let receive = || place.receive(&["dst", "--transport", "tcp"], &ticket);
+    let moves = |event: &serde_json::Value| event["bytes_received"].as_u64().is_some_and(|bytes| bytes > 0);
+    let mut first = receive();
+    first.until(moves);
+    let (mut second, mut third) = (receive(), receive());
+    second.until(moves);
+    third.until(moves);
+    // who only looks on stops nothing
+    let (code, _, err) = third.interrupt();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("the import itself goes on"), "{err}");
+    // another ticket has no business there
+    let other = place.send_as("elsewhere", &["src"]);
+    let refused = place.run_with_input("importer", &["receive", "-y", "dst"], &other.ticket);
+    assert_code(&refused, 8);
+    throttle.open();
+    for (code, events, err) in [first.wait(), second.wait()] {
+        assert_eq!(code, Some(0), "{err}");
+        let result = crate::support::events(&events).pop().unwrap();
+        assert_eq!((&result["event"], &result["ok"]), (&"result".into(), &true.into()), "{result}");
+    }
+    assert_eq!(sender.wait().code, Some(0));
+    assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
+    other.interrupt();
+}
+
+#[test]
+fn a_path_that_is_not_text_is_refused_while_another_process_works_and_taken_when_none_does() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    let odd = OsStr::from_bytes(b"od\xffd");
+    make_tree(&place.0.path().join(odd), "o");
+    let first = place.send(&["src"]);
+    let offered = place.command("exporter", &["send"]).arg(odd).output().unwrap();
+    let taken = place.command("exporter", &["receive", "-y", &first.ticket]).arg(odd).output().unwrap();
+    for refused in [offered, taken] {
+        assert_code(&refused, 2);
+        assert!(
+            stderr(&refused).contains("not UTF-8") && stderr(&refused).contains("--no-node"),
+            "{}",
+            stderr(&refused)
+        );
+    }
+    first.interrupt();
+    let mut command = place.command("exporter", &["--no-node", "send"]);
+    command.arg(odd);
+    let sender = Sender::start(command);
+    assert_code(&place.run_with_input("importer", &["receive", "dst"], &sender.ticket), 0);
+    assert_same(&picture(&place.0.path().join(odd)), &picture(&place.path("dst")));
+    assert_eq!(sender.wait().code, Some(0));
+}
+
+#[test]
 fn a_command_of_its_own_process_waits_for_nobody_and_says_who_is_in_the_way() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

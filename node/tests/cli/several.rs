@@ -38,6 +38,28 @@ fn three_devices_receive_at_once_and_the_sender_names_each() {
 }
 
 #[test]
+fn another_process_that_sends_for_this_one_makes_all_tickets_at_once() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    make_tree(&place.path("own"), "o");
+    let host = place.send(&["own"]);
+    let mut sender = place.send(&["src", "--devices", "3", "--json"]);
+    let tickets: Vec<Value> = tickets(&mut sender, 3).iter().map(|line| events(line).remove(0)).collect();
+    assert_eq!(tickets.iter().map(|t| t["offer"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    let receivers: Vec<_> =
+        (1..).zip(&tickets).map(|(n, event)| receive(&place, n, event["ticket"].as_str().unwrap())).collect();
+    for receiver in receivers {
+        assert_code(&receiver.wait_with_output().unwrap(), 0);
+    }
+    let sent = sender.wait();
+    assert_eq!(sent.code, Some(0), "{}", sent.stderr);
+    for n in 1..=3 {
+        assert_same(&picture(&place.path("src")), &picture(&place.path(&format!("dst{n}"))));
+    }
+    host.interrupt();
+}
+
+#[test]
 fn with_json_each_event_says_whose_it_is_and_the_worst_end_is_the_exit_code() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

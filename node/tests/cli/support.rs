@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A place with two devices: each has a state directory.
-pub(crate) struct Place(TempDir);
+pub(crate) struct Place(pub(crate) TempDir);
 
 impl Place {
     pub(crate) fn new() -> Self {

@@ -110,6 +110,7 @@ impl LaneReceiver {
             | Frame::FinalizeRequest(_)
             | Frame::FinalizeResult(_)
             | Frame::Progress(_)
+            | Frame::Probe(_)
             | Frame::Abort(_) => Err(Violation::unexpected("a control frame on a lane")),
         }
     }

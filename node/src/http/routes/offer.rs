@@ -16,9 +16,9 @@ use super::{Api, blocking, seconds, to_its_end};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, within};
 use crate::http::gate::Caller;
-use crate::http::schema::{Compress, CreateRequest, CreateResponse};
+use crate::http::schema::{Compress, CreateRequest, CreateResponse, OtherOffer};
 use crate::node::{Offer, OfferOptions};
-use crate::source::{ScanOptions, Source, SourceSummary};
+use crate::source::{ScanOptions, Source};
 use crate::transfer::Compression;
 
 impl From<Compress> for Compression {
@@ -57,9 +57,16 @@ pub(super) async fn create(
     Body(ask): Body<CreateRequest>,
 ) -> Result<(StatusCode, Json<CreateResponse>), ApiError> {
     let ttl = within("ttl_secs", ask.ttl_secs, 600, (1, 86_400))?;
+    let devices = within("devices", ask.devices, 1, (1, OfferOptions::MAX_DEVICES as u64))? as usize;
     let limit = api.limit(caller, ask.limit_bps)?;
     let path = api.source(caller, ask.source_path).await?;
     let scan = ScanOptions { skip_unreadable: ask.skip_unreadable, skip_unsupported: ask.skip_unsupported };
+    let code = match (ask.with_code, ask.no_code) {
+        (true, true) => return Err(ApiError::bad_request("with_code and no_code are both given", "give one of them")),
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
     let options = OfferOptions {
         ttl: seconds(ttl),
         fresh: ask.fresh,
@@ -67,19 +74,20 @@ pub(super) async fn create(
         session: None,
         limit,
         compression: ask.compress.map(Compression::from),
-        code: ask.no_code.then_some(false),
+        code,
     };
-    let offered = to_its_end(async move { offer(&api, caller, path, scan, options).await }).await?;
+    let offered = to_its_end(async move { offer(&api, caller, path, scan, options, devices).await }).await?;
     Ok((StatusCode::CREATED, Json(offered)))
 }
 
-/// Walks the tree, offers it, and follows the job.
+/// Walks the tree, offers it to so many devices, and follows the jobs.
 pub(super) async fn offer(
     api: &Api,
     caller: Caller,
     path: PathBuf,
     scan: ScanOptions,
     options: OfferOptions,
+    devices: usize,
 ) -> Result<CreateResponse, ApiError> {
     let source = blocking(move || Source::scan(&path, &scan)).await??;
     let source = match caller {
@@ -92,24 +100,40 @@ pub(super) async fn offer(
     };
     let summary = source.summary().clone();
     let sent_before = api.node.sent_from(&summary.root).await?;
-    let offer = api.node.offer(source, options).await?;
-    api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session);
+    let offers = api.node.offer_to_many(source, options, devices).await?;
+    for offer in &offers {
+        api.jobs.add(offer.job.clone(), summary.root.clone(), offer.session, None);
+    }
+    let addresses = offers.first().map(|offer| offer.ticket.addresses.clone()).unwrap_or_default();
+    let mut others = Vec::with_capacity(devices);
+    for offer in offers {
+        others.push(one_of(api, offer).await?);
+    }
+    // one device has one offer at least
+    let first = if others.is_empty() { return Err(ApiError::stopping()) } else { others.remove(0) };
+    Ok(CreateResponse {
+        job_id: first.job_id,
+        session_id: first.session_id,
+        ticket_id: first.ticket_id,
+        ticket_uri: first.ticket_uri,
+        qr: first.qr,
+        code: first.code,
+        expires_at: first.expires_at,
+        peer_id: api.node.peer_id(),
+        addresses,
+        continues: first.continues,
+        sent_before,
+        source: summary,
+        others,
+    })
+}
+
+async fn one_of(api: &Api, offer: Offer) -> Result<OtherOffer, ApiError> {
     let continues = match &offer.continues {
         Some(known) => Some(Box::new(api.known(known.session).await?)),
         None => None,
     };
-    let mut response = response(api, offer, continues, summary)?;
-    response.sent_before = sent_before;
-    Ok(response)
-}
-
-fn response(
-    api: &Api,
-    offer: Offer,
-    continues: Option<Box<crate::book::SessionView>>,
-    source: SourceSummary,
-) -> Result<CreateResponse, ApiError> {
-    Ok(CreateResponse {
+    Ok(OtherOffer {
         job_id: offer.job.id().number(),
         session_id: offer.session.map(|id: SessionId| id.to_string()).ok_or_else(ApiError::stopping)?,
         ticket_id: offer.ticket.ticket_id.to_string(),
@@ -117,11 +141,7 @@ fn response(
         ticket_uri: offer.ticket_uri,
         code: offer.code,
         expires_at: offer.expires_at_ms,
-        peer_id: api.node.peer_id(),
-        addresses: offer.ticket.addresses,
         continues,
-        sent_before: Vec::new(),
-        source,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Importing a tree, and going on with what was interrupted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
 use me_sync_protocol::code::Code;
+use me_sync_protocol::ids::TicketId;
 use me_sync_protocol::reason;
 use me_sync_protocol::ticket::Ticket;
 
@@ -17,6 +18,7 @@ use crate::api::{Consent, JobHandle, Outcome, Role};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, session_id, within};
 use crate::http::gate::Caller;
+use crate::http::jobs::Entry;
 use crate::http::schema::{ResumeRequest, ResumeResponse, StartRequest, StartResponse, Transport};
 use crate::net::{TransportPreference, parse_addresses};
 use crate::node::{CodeOptions, ImportError, ImportOptions, OfferOptions, ResumeOptions};
@@ -27,16 +29,19 @@ use crate::transfer::Compression;
 
 /// Most addresses that a caller may add.
 const MAX_ADDRESSES: usize = 16;
+/// How often, and in which pauses, a job is looked for that holds its target and is not known yet.
+const BEGINNING_LOOKS: u32 = 5;
+const BEGINNING_PAUSE: Duration = Duration::from_millis(50);
 /// How long an exporter is looked for, to tell it that its tree is in place.
 const TELL: Duration = Duration::from_secs(15);
 
-/// Imports a tree with a ticket, or with the spoken code of a device nearby.
+/// Imports a tree with a ticket, or with the spoken code of a device that is nearby or at one of `peer_addresses`.
 #[utoipa::path(
     post,
     path = "/me/sync/v4/session/start",
     request_body = StartRequest,
     responses(
-        (status = 200, description = "The tree of this ticket is in place already", body = StartResponse),
+        (status = 200, description = "The tree of this ticket is in place already, or is being imported there", body = StartResponse),
         (status = 201, description = "The exporter has granted the session", body = StartResponse),
         (status = 202, description = "The exporter is still being looked for", body = StartResponse),
         (status = 400, description = "The body or a value in it is wrong", body = ErrorBody),
@@ -109,21 +114,32 @@ pub(super) async fn start(
         Invitation::Ticket(ticket) => ticket,
         // not to its end: nobody goes on with it when the caller is gone
         Invitation::Code(code) => {
-            let search = CodeOptions { timeout: connect_timeout, transport, ..CodeOptions::default() };
+            let search =
+                CodeOptions { timeout: connect_timeout, transport, ..CodeOptions::at(&options.peer_addresses) };
             api.node.ticket_for(&code, search).await?
         }
     };
     let started = to_its_end(async move {
+        let id = ticket.ticket_id;
+        if let Some(entry) = api.jobs.importing(id, &[&target, &resolved]) {
+            return Ok(joined(&entry));
+        }
         match api.node.import(ticket, options).await {
-            Ok(job) => begun(&api, job, target, wait).await,
+            Ok(job) => begun(&api, job, target, id, wait).await,
+            // by one that began in the same moment
+            Err(err) if err.code() == reason::Code::TargetBusy => {
+                let place = [&*target, &*resolved];
+                beginning(&api, id, &place).await.as_ref().map(joined).ok_or_else(|| err.into())
+            }
             Err(ImportError::Applied { target: at, told, stands: true }) if at == resolved => {
-                Ok(StartResponse { job_id: None, session_id: None, told: Some(told) })
+                Ok(StartResponse { job_id: None, session_id: None, told: Some(told), joined: false })
             }
             Err(err) => Err(err.into()),
         }
     });
     let started = started.await?;
     let status = match (started.job_id, &started.session_id) {
+        _ if started.joined => StatusCode::OK,
         (None, _) => StatusCode::OK,
         (Some(_), Some(_)) => StatusCode::CREATED,
         (Some(_), None) => StatusCode::ACCEPTED,
@@ -150,15 +166,39 @@ impl Invitation {
     }
 }
 
+/// An import that runs already.
+fn joined(entry: &Entry) -> StartResponse {
+    let session_id = entry.session().map(|id| id.to_string());
+    StartResponse { job_id: Some(entry.id()), session_id, told: None, joined: true }
+}
+
+/// The same, if it is about to be known.
+async fn beginning(api: &Api, ticket: TicketId, places: &[&Path]) -> Option<Entry> {
+    for _ in 0..BEGINNING_LOOKS {
+        if let Some(entry) = api.jobs.importing(ticket, places) {
+            return Some(entry);
+        }
+        tokio::time::sleep(BEGINNING_PAUSE).await;
+    }
+    None
+}
+
 /// Follows the job; what fails before there is a session is the answer.
-async fn begun(api: &Api, job: JobHandle, target: PathBuf, wait: Duration) -> Result<StartResponse, ApiError> {
-    let entry = api.jobs.add(job, target, None);
+async fn begun(
+    api: &Api,
+    job: JobHandle,
+    target: PathBuf,
+    ticket: TicketId,
+    wait: Duration,
+) -> Result<StartResponse, ApiError> {
+    let entry = api.jobs.add(job, target, None, Some(ticket));
     entry.begun(wait).await;
     let status = entry.status();
     match (status.session_id, status.outcome) {
         (None, Some(Outcome::Failed { code, message, hint })) => Err(Refusal::coded(code, message, hint).into()),
         (session, _) => {
-            Ok(StartResponse { job_id: Some(entry.id()), session_id: session.map(|id| id.to_string()), told: None })
+            let session_id = session.map(|id| id.to_string());
+            Ok(StartResponse { job_id: Some(entry.id()), session_id, told: None, joined: false })
         }
     }
 }
@@ -251,7 +291,8 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
             let target = api.target(caller, known.path).await?;
             let how = ResumeOptions { peer_addresses, limit, compression, post_apply };
             let job = api.node.resume_with(session, how).await?;
-            answer.job_id = Some(api.jobs.add(job, target, Some(session)).id());
+            let ticket = known.ticket_id.as_deref().and_then(|id| id.parse().ok());
+            answer.job_id = Some(api.jobs.add(job, target, Some(session), ticket).id());
         }
         Role::Exporter => {
             let source = api.source(caller, known.path).await?;
@@ -260,7 +301,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
                 skip_unsupported: known.skip_unsupported.unwrap_or(false),
             };
             let options = OfferOptions { session: Some(session), limit, compression, ..OfferOptions::default() };
-            let offered = offer(api, caller, source, scan, options).await?;
+            let offered = offer(api, caller, source, scan, options, 1).await?;
             answer.job_id = Some(offered.job_id);
             answer.offer = Some(Box::new(offered));
         }

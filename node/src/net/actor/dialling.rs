@@ -111,6 +111,9 @@ impl Actor {
         if self.widened(connection) {
             return tracing::debug!(%error, "no second connection");
         }
+        if self.nobody_answers(connection) {
+            return tracing::debug!(%error, "nobody is there");
+        }
         let Some(key) = self.dials.remove(&connection) else { return };
         let Some(job) = self.jobs.get_mut(&key) else { return };
         match error {

@@ -18,7 +18,7 @@ use super::requests::{Outbound, Queued};
 use crate::net::address::{transport_of, without_peer};
 use crate::net::behaviour::MAX_INBOUND;
 use crate::net::connect::JobKey;
-use crate::net::streams::Opener;
+use crate::net::streams::{Opener, Purpose};
 use crate::net::{ConnectError, Connected, NetEvent, OpenError, RequestError, TransportKind};
 
 /// From this many inbound connections on, the oldest without a hello makes room for the next (A64).
@@ -103,6 +103,7 @@ impl Actor {
             self.swarm.behaviour_mut().gate.known(id);
         }
         self.widened(id);
+        self.answered_by(id, peer);
         if let Some(key) = self.dials.remove(&id) {
             // Of two dials that both got through, the later one is of no use.
             let wanted = self.jobs.get_mut(&key).map(|job| job.established(id)).is_some();
@@ -178,7 +179,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_open_stream(&mut self, id: PeerId, beside: Option<ConnectionId>, reply: Opener) {
+    pub(super) fn on_open_stream(&mut self, id: PeerId, purpose: Purpose, beside: Option<ConnectionId>, reply: Opener) {
         let peer = self.peers.get_mut(&id).filter(|peer| peer.hello.is_some());
         // the oldest of those that carry least: the lanes of a session share its connections evenly
         let least = |peer: &'_ mut Peer| {
@@ -188,7 +189,7 @@ impl Actor {
             Some(connection.id)
         };
         match peer.and_then(least) {
-            Some(connection) => self.swarm.behaviour_mut().streams.open(id, connection, reply),
+            Some(connection) => self.swarm.behaviour_mut().streams.open(id, connection, purpose, reply),
             None => {
                 if reply.send(Err(OpenError::NotConnected { peer: id })).is_err() {
                     tracing::debug!("nobody waits for the stream any more");

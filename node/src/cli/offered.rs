@@ -1,0 +1,110 @@
+//! An offer that a command follows: of its own process, or of the node that it asked for one.
+
+use std::path::{Path, PathBuf};
+
+use me_sync_node::http::schema::{CreateRequest, CreateResponse};
+use me_sync_node::source::{ScanOptions, Source};
+use me_sync_node::{Offer, OfferOptions, SentTo, Unfinished};
+
+use super::exit::CliError;
+use super::human;
+use super::job::Job;
+use super::out::Out;
+use super::own::Own;
+use super::remote::Remote;
+use super::render::spinner;
+use super::send::found;
+use super::stop::Stop;
+
+/// An offer of this process or of the node that runs.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) ticket_uri: String,
+    pub(crate) code: Option<String>,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) peer_id: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) continues: Option<Unfinished>,
+    pub(crate) root: PathBuf,
+    pub(crate) choices: ScanOptions,
+    /// Who took a tree from this place before.
+    pub(crate) before: Vec<SentTo>,
+    pub(crate) job: Job,
+}
+
+/// Offers a tree from this process.
+pub(crate) async fn offers_here(
+    own: &Own,
+    source: Source,
+    options: OfferOptions,
+    devices: usize,
+    stop: &Stop,
+) -> Result<Vec<Offered>, CliError> {
+    let (root, choices) = (source.summary().root.clone(), source.options());
+    let node = own.handle();
+    let before = stop.unless(node.sent_from(&root)).await??;
+    let offers = stop.unless(node.offer_to_many(source, options, devices)).await??;
+    offers.iter().for_each(|offer| own.show(&offer.job, &root, None));
+    let offered = |offer: Offer| Offered {
+        ticket_uri: offer.ticket_uri,
+        code: offer.code,
+        expires_at_ms: offer.expires_at_ms,
+        peer_id: node.peer_id(),
+        addresses: offer.ticket.addresses,
+        continues: offer.continues,
+        root: root.clone(),
+        choices,
+        before: before.clone(),
+        job: Job::Here(offer.job),
+    };
+    Ok(offers.into_iter().map(offered).collect())
+}
+
+/// Has the node offer a tree, which reads and hashes it once for all.
+pub(crate) async fn offers_there(
+    remote: &Remote,
+    ask: &CreateRequest,
+    out: Out,
+    stop: &Stop,
+) -> Result<Vec<Offered>, CliError> {
+    let spinner = spinner(out, format!("looking at {}", human::path(Path::new(&ask.source_path))));
+    let made = stop.unless(remote.post::<CreateResponse>("session/create", ask)).await;
+    if let Some(spinner) = spinner {
+        spinner.finish_and_clear();
+    }
+    let mut made = made??;
+    found(&made.source, out);
+    let others = std::mem::take(&mut made.others);
+    let mut offers = vec![offered_there(remote, made.clone()).await?];
+    for one in others {
+        let one = CreateResponse {
+            job_id: one.job_id,
+            session_id: one.session_id,
+            ticket_id: one.ticket_id,
+            ticket_uri: one.ticket_uri,
+            qr: one.qr,
+            code: one.code,
+            expires_at: one.expires_at,
+            continues: one.continues,
+            ..made.clone()
+        };
+        offers.push(offered_there(remote, one).await?);
+    }
+    Ok(offers)
+}
+
+/// Takes over what the node has offered.
+pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Result<Offered, CliError> {
+    Ok(Offered {
+        job: Job::there(remote.clone(), made.job_id).await?,
+        ticket_uri: made.ticket_uri,
+        code: made.code,
+        expires_at_ms: made.expires_at,
+        peer_id: made.peer_id,
+        addresses: made.addresses,
+        continues: made.continues.map(|known| Unfinished::from(*known)),
+        root: made.source.root,
+        choices: ScanOptions::default(),
+        before: made.sent_before,
+    })
+}

@@ -102,11 +102,11 @@ impl<'a> Follower<'a> {
                     return self.ended(outcome, &job.view(), stopping).map(|done| Step::Completed(Box::new(done)));
                 },
                 _ = tick.tick() => {}
-                () = self.stop.asked(), if job.is_of_another() => {
-                    self.render.clear();
-                    return Err(not_followed());
-                }
                 () = self.stop.asked(), if !stopping => {
+                    if job.is_of_another() {
+                        self.render.clear();
+                        return Err(not_followed());
+                    }
                     until = Some(tokio::time::Instant::now() + STOP_WAIT);
                     self.told.call_once(|| self.render.say("stopping; once more ends at once"));
                     self.let_go(job).await;

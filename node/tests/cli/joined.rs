@@ -79,7 +79,7 @@ fn ctrl_c_of_the_first_keeps_what_the_others_have_and_they_say_how_to_go_on() {
 fn the_same_receive_once_more_follows_the_first_to_the_same_end() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");
-    std::fs::write(place.path("src/noise"), noise(8 << 20)).unwrap();
+    std::fs::write(place.path("src/noise"), noise(64 << 20)).unwrap();
     let sender = place.send(&["src", "--transport", "tcp"]);
     let throttle = Throttle::before(&sender.ticket, 1 << 20);
     let ticket = throttle.ticket(&sender.ticket);

@@ -43,6 +43,12 @@ impl ManifestBuilder {
         self.entries.commit(entry)
     }
 
+    /// Makes room for so many entries, of so many bytes in their canonical form.
+    pub(super) fn reserve(&mut self, entries: u32, bytes: u64) {
+        self.entries.starts.reserve_exact(entries as usize + 1);
+        self.entries.bytes.reserve_exact(usize::try_from(bytes).unwrap_or(0));
+    }
+
     /// So many bytes of the files are holes.
     pub fn add_holes(&mut self, bytes: u64) {
         self.holes = self.holes.saturating_add(bytes);

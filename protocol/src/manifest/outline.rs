@@ -1,6 +1,6 @@
 //! Outlines (SPEC §4.6): a manifest whose files are not hashed yet, and the way from there to the sealed one and back.
 
-use super::canonical::{encode_entry, encode_header};
+use super::canonical::{HASH_FIELD, encode_entry, encode_header};
 use super::{Entry, Manifest, ManifestBuilder, ManifestHeader, Node};
 use crate::hash::Hasher;
 use crate::ids::{Digest, EntryIndex};
@@ -18,6 +18,8 @@ impl Manifest {
             return None;
         }
         let mut builder = ManifestBuilder::new(self.header.root_mode, self.header.root_mtime);
+        // growing by and by would leave its smaller beginnings behind, beside two whole manifests
+        builder.reserve(self.len(), self.bytes.len() as u64 + u64::from(self.counts.files) * HASH_FIELD);
         builder.add_holes(self.total_bytes() - self.data_bytes());
         for (index, entry) in self.entries() {
             let node = match entry.node {

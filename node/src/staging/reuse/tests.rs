@@ -206,7 +206,7 @@ fn where_files_can_share_their_blocks_a_copy_takes_no_room() {
     let Some(_mounted) = reflinking(&ground.parent(), &ground.tmp.path().join("disk")) else { return };
     ground.migrate(1, &[("big", Thing::File(&BIG, 0o600)), ("changed", Thing::File(&OTHER, 0o600))]);
     // touched, so that nothing is known of it whatever its content
-    fs::write(ground.target().join("changed"), &OTHER).unwrap();
+    fs::write(ground.target().join("changed"), OTHER.as_slice()).unwrap();
     let staging = ground.empty(2, &[("big", Thing::File(&BIG, 0o600)), ("changed", Thing::File(&BIG, 0o600))]);
     let free = || {
         staging.checkpoint().unwrap();

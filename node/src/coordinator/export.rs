@@ -407,6 +407,16 @@ impl ExportJob {
             self.failure.get_or_insert(Failure::described(violation.code, message, None, Role::Exporter));
         }
         self.pump(shared);
+        self.show_phase(shared);
+    }
+
+    /// A phase may be over before the clock looks again; who follows the job sees it all the same.
+    fn show_phase(&mut self, shared: &Shared) {
+        let phase = self.session.as_ref().map(|session| session.core.phase());
+        let shown = self.view.borrow().phase;
+        if !self.is_over && phase.is_some_and(|phase| phase != shown) {
+            self.refresh(shared.clock.now());
+        }
     }
 
     /// Drains the core, as far as the control stream takes frames.

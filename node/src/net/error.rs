@@ -154,12 +154,6 @@ pub enum RequestError {
         /// How.
         detail: String,
     },
-    /// The peer does not speak the protocol.
-    #[error("{peer} does not speak {}", super::REQUEST_PROTOCOL)]
-    Unsupported {
-        /// Who.
-        peer: PeerId,
-    },
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopped,
@@ -172,7 +166,6 @@ impl RequestError {
             Self::NotConnected { .. } | Self::Lost { .. } => Code::PeerGone,
             Self::Busy { .. } => Code::Busy,
             Self::Timeout { .. } => Code::Timeout,
-            Self::Unsupported { .. } => Code::VersionMismatch,
             Self::Stopped => Code::NodeStopping,
         }
     }

@@ -169,7 +169,7 @@ pub(super) struct Handler {
     events: mpsc::Sender<NetEvent>,
     taken: Taken,
     waiting: VecDeque<Opening>,
-    negotiating: Option<Opener>,
+    negotiating: Option<Opening>,
     window: (Instant, u32),
 }
 
@@ -195,7 +195,7 @@ impl Handler {
 
     fn on_opened(&mut self, result: Result<Stream, OpenError>) {
         let result = result.map(|stream| OpenedStream { stream, connection: self.connection });
-        if self.negotiating.take().is_some_and(|opener| opener.send(result).is_err()) {
+        if self.negotiating.take().is_some_and(|opening| opening.opener.send(result).is_err()) {
             tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
         }
     }
@@ -229,7 +229,7 @@ impl ConnectionHandler for Handler {
         while self.negotiating.is_none() {
             let Some(Opening { purpose, opener }) = self.waiting.pop_front() else { break };
             if !opener.is_closed() {
-                self.negotiating = Some(opener);
+                self.negotiating = Some(Opening { purpose, opener });
                 let protocol = SubstreamProtocol::new(ReadyUpgrade::new(purpose.protocol()), ());
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
@@ -248,9 +248,14 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
                 let peer = self.peer;
+                let is_probe = self.negotiating.as_ref().is_some_and(|opening| opening.purpose == Purpose::Probe);
                 self.on_opened(Err(match error {
                     StreamUpgradeError::Timeout => OpenError::Timeout { peer },
-                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported { peer },
+                    StreamUpgradeError::NegotiationFailed if is_probe => OpenError::Unsupported { peer },
+                    // a peer that has said hello takes streams: so it looks when the connection breaks meanwhile
+                    StreamUpgradeError::NegotiationFailed => {
+                        OpenError::Lost { peer, detail: "no answer to what the stream is for".to_owned() }
+                    }
                     StreamUpgradeError::Io(error) => OpenError::Lost { peer, detail: error.to_string() },
                     StreamUpgradeError::Apply(never) => match never {},
                 }));

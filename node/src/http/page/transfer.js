@@ -266,6 +266,8 @@ export class TransferCard {
 }
 
 function moves(status) {
+  // while nobody has taken the offer its files are read for their hashes, which is not what it waits for
+  if (waitsForTaker(status)) return false;
   const hashes = status.bytes_hashed !== null && status.bytes_hashed !== undefined;
   return hashes || status.phase === "bulk_transferring" || status.phase === "retrying_failed";
 }

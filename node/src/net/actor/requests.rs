@@ -166,10 +166,11 @@ impl Actor {
 fn failure(peer: PeerId, error: &OutboundFailure) -> RequestError {
     match error {
         OutboundFailure::Timeout => RequestError::Timeout { peer },
-        OutboundFailure::UnsupportedProtocols => RequestError::Unsupported { peer },
-        OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed | OutboundFailure::Io(_) => {
-            RequestError::Lost { peer, detail: error.to_string() }
-        }
+        // a peer that has said hello speaks the protocol: so it looks when the connection breaks while that is agreed on
+        OutboundFailure::UnsupportedProtocols
+        | OutboundFailure::DialFailure
+        | OutboundFailure::ConnectionClosed
+        | OutboundFailure::Io(_) => RequestError::Lost { peer, detail: error.to_string() },
     }
 }
 

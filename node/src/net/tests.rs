@@ -65,8 +65,11 @@ impl Node {
 
 /// A libp2p peer without any of our manners.
 struct Raw {
+    peer: PeerId,
     control: libp2p_stream::Control,
     connected: mpsc::Receiver<bool>,
+    /// Closes the oldest connection.
+    close: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -100,12 +103,28 @@ impl Raw {
 
     fn run(mut swarm: Swarm<libp2p_stream::Behaviour>) -> Self {
         let control = swarm.behaviour().new_control();
+        let peer = *swarm.local_peer_id();
         let (tell, connected) = mpsc::channel(64);
+        let (close, mut closes) = mpsc::channel(1);
         let task = tokio::spawn(async move {
+            let mut standing = std::collections::VecDeque::new();
             loop {
-                let told = match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { .. } => tell.send(true).await,
-                    SwarmEvent::ConnectionClosed { .. } => tell.send(false).await,
+                let event = tokio::select! {
+                    event = swarm.select_next_some() => event,
+                    Some(()) = closes.recv() => {
+                        standing.pop_front().into_iter().for_each(|oldest| _ = swarm.close_connection(oldest));
+                        continue;
+                    }
+                };
+                let told = match event {
+                    SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                        standing.push_back(connection_id);
+                        tell.send(true).await
+                    }
+                    SwarmEvent::ConnectionClosed { connection_id, .. } => {
+                        standing.retain(|known| *known != connection_id);
+                        tell.send(false).await
+                    }
                     _ => Ok(()),
                 };
                 if told.is_err() {
@@ -113,7 +132,7 @@ impl Raw {
                 }
             }
         });
-        Self { control, connected, task }
+        Self { peer, control, connected, close, task }
     }
 
     async fn next(&mut self) -> bool {
@@ -409,6 +428,77 @@ async fn a_foreign_libp2p_program_is_told_apart_and_left_alone() {
     assert_eq!(error.code(), Code::VersionMismatch);
     assert_eq!((foreign.next().await, foreign.next().await), (true, false));
     assert!(a.net.peers().await.unwrap().is_empty());
+}
+
+/// Answers the next request that comes in.
+async fn answers(incoming: &mut libp2p_stream::IncomingStreams, answer: &Response) -> Request {
+    let (_, mut stream) = timeout(SOON, incoming.next()).await.expect("a request in time").unwrap();
+    let mut asked = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut asked)).await.expect("a whole request").unwrap();
+    stream.write_all(&encode(answer)).await.unwrap();
+    stream.close().await.unwrap();
+    Request::decode(&asked).unwrap()
+}
+
+fn hello_answer() -> Response {
+    let Request::Hello(hello) = hello(&[4]) else { unreachable!("a hello") };
+    Response::Hello(hello)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_is_said_again_over_what_is_left_when_a_connection_ends_and_requests_wait_for_its_answer() {
+    let node = Node::start("node").await;
+    let mut raw = Raw::dial(&node, 2);
+    let peer = raw.peer;
+    let mut incoming = raw.control.accept(StreamProtocol::new(REQUEST_PROTOCOL)).unwrap();
+    assert!(raw.next().await && raw.next().await);
+    // each goes over either connection: by now the node has both
+    for _ in 0..24 {
+        raw.say(node.peer(), &status()).await;
+    }
+    let net = node.net.clone();
+    let connect =
+        tokio::spawn(async move { net.connect(peer, Vec::new(), TransportPreference::Auto, SOON).await.unwrap() });
+    assert!(matches!(answers(&mut incoming, &hello_answer()).await, Request::Hello(_)));
+    assert_eq!(connect.await.unwrap().hello.device_name, "raw");
+    raw.close.send(()).await.unwrap();
+    assert!(!raw.next().await, "one of two");
+    let (_, mut greeting) = timeout(SOON, incoming.next()).await.expect("another hello").unwrap();
+    let net = node.net.clone();
+    let asked = tokio::spawn(async move { net.request(peer, status()).await });
+    assert!(timeout(SOON / 20, incoming.next()).await.is_err(), "nothing is asked before the answer");
+    greeting.write_all(&encode(&hello_answer())).await.unwrap();
+    greeting.close().await.unwrap();
+    assert_eq!(answers(&mut incoming, &Response::Done).await, status());
+    assert_eq!(asked.await.unwrap().unwrap(), Response::Done);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_has_forgotten_a_hello_hears_it_again_and_one_that_forgets_always_is_believed() {
+    let node = Node::start("node").await;
+    let mut raw = Raw::dial(&node, 1);
+    let peer = raw.peer;
+    let mut incoming = raw.control.accept(StreamProtocol::new(REQUEST_PROTOCOL)).unwrap();
+    assert!(raw.next().await);
+    // answered: by now the node has the connection
+    raw.say(node.peer(), &status()).await;
+    let net = node.net.clone();
+    let connect =
+        tokio::spawn(async move { net.connect(peer, Vec::new(), TransportPreference::Auto, SOON).await.unwrap() });
+    assert!(matches!(answers(&mut incoming, &hello_answer()).await, Request::Hello(_)));
+    connect.await.unwrap();
+    let forgotten = Response::Refused(Code::VersionMismatch);
+    for _ in 0..3 {
+        let net = node.net.clone();
+        let asked = tokio::spawn(async move { net.request(peer, status()).await });
+        assert_eq!(answers(&mut incoming, &forgotten).await, status());
+        assert!(matches!(asked.await.unwrap(), Err(RequestError::Lost { .. })), "to be tried again");
+        assert!(matches!(answers(&mut incoming, &hello_answer()).await, Request::Hello(_)));
+    }
+    let net = node.net.clone();
+    let asked = tokio::spawn(async move { net.request(peer, status()).await });
+    assert_eq!(answers(&mut incoming, &forgotten).await, status());
+    assert_eq!(asked.await.unwrap().unwrap(), forgotten);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

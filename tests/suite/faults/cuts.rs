@@ -72,7 +72,6 @@ async fn every_border(offs: &[i64], how: How) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "one run in five ends in version_mismatch: a connection that died right after the hello is used again and again"]
 async fn a_connection_cut_at_any_frame_is_resumed_and_sends_only_what_is_missing() {
     every_border(&[0], How::Reset).await;
 }

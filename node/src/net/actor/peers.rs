@@ -48,6 +48,10 @@ pub(super) struct Peer {
     pub(super) hello: Option<Hello>,
     /// It answered *our* hello.
     answered: bool,
+    /// It may have forgotten our hello (SPEC 6.1-5): requests wait until it has answered another one.
+    pub(super) renewing: bool,
+    /// Refusals for want of a hello that it did get.
+    pub(super) forgotten: u8,
     /// Our hello is on its way.
     pub(super) greeting: Option<OutboundRequestId>,
     greetings: u8,
@@ -153,6 +157,10 @@ impl Actor {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.connections.retain(|known| known.id != connection);
         if !peer.connections.is_empty() {
+            // the peer may have seen this end before the others began: then nothing is left there of our hello
+            if peer.answered {
+                self.renew(id);
+            }
             return;
         }
         let Some(peer) = self.peers.remove(&id) else { return };
@@ -218,6 +226,13 @@ impl Actor {
         self.outbound.insert(request, Outbound::Hello(id));
     }
 
+    /// Says hello once more to a peer that has answered one.
+    pub(super) fn renew(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        (peer.answered, peer.renewing, peer.greetings) = (false, true, 0);
+        self.greet(id);
+    }
+
     /// A peer says hello: the answer.
     pub(super) fn on_hello(&mut self, id: PeerId, hello: Hello, now: Instant) -> Response {
         if let Err(code) = negotiate(&hello.versions, &hello.caps) {
@@ -234,13 +249,14 @@ impl Actor {
         match response {
             Response::Hello(hello) => match negotiate(&hello.versions, &hello.caps) {
                 Ok(_) => {
-                    peer.answered = true;
+                    (peer.answered, peer.renewing) = (true, false);
                     let address = peer.live().next().filter(|c| !c.inbound).map(|c| c.address.clone());
                     let rtt = peer.rtt;
                     self.discovery.answer(id, hello.clone(), address, now);
                     // the first ping is often faster than the hello
                     rtt.into_iter().for_each(|rtt| self.discovery.alive(&id, rtt, now));
                     self.introduced(id, hello, now);
+                    self.send_waiting(id);
                 }
                 Err(code) => self.turn_away(id, &ConnectError::Version { peer: id, code }, now),
             },
@@ -266,14 +282,17 @@ impl Actor {
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.greeting = None;
-        if peer.greetings >= MAX_GREETINGS && peer.hello.is_none() {
+        let renewing = peer.renewing;
+        if peer.greetings >= MAX_GREETINGS && (peer.hello.is_none() || renewing) {
             self.close_all(&id);
+        } else if renewing {
+            self.greet(id);
         }
     }
 
     /// It was greeted once at most since it connected, or is not connected any more.
     pub(super) fn may_be_greeted_again(&self, id: &PeerId) -> bool {
-        self.peers.get(id).is_none_or(|peer| peer.greetings < 2)
+        self.peers.get(id).is_none_or(|peer| peer.greetings < 2 || peer.renewing)
     }
 
     /// The peer is not one we can work with.
@@ -283,7 +302,7 @@ impl Actor {
         for (_, job) in self.jobs.extract_if(|key, _| key.peer == id) {
             job.fail(error);
         }
-        if self.peers.get(&id).is_some_and(|peer| peer.hello.is_none()) {
+        if self.peers.get(&id).is_some_and(|peer| peer.hello.is_none() || peer.renewing) {
             self.close_all(&id);
         }
     }
@@ -303,7 +322,7 @@ impl Actor {
 
     /// Is this a peer one can work with over a connection of this kind?
     pub(super) fn connected(&self, key: &JobKey) -> Option<Connected> {
-        let hello = self.peers.get(&key.peer)?.hello.clone()?;
+        let hello = self.peers.get(&key.peer).filter(|peer| !peer.renewing)?.hello.clone()?;
         let connection = self.live(key)?;
         Some(Connected { address: connection.address.clone(), transport: connection.transport, hello })
     }

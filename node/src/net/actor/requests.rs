@@ -22,6 +22,9 @@ const MAX_IN_FLIGHT: usize = 2;
 /// Requests to one peer waiting for their turn.
 const MAX_QUEUED: usize = 16;
 
+/// Refusals for want of a hello that are put down to a connection that ended; the next one is the peer's verdict.
+const MAX_FORGOTTEN: u8 = 3;
+
 type Reporter = oneshot::Sender<Result<Response, RequestError>>;
 /// A request whose turn has not come.
 pub(super) type Queued = (Request, Reporter);
@@ -54,8 +57,8 @@ impl Actor {
         report(reply, Err(refusal));
     }
 
-    fn send_waiting(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+    pub(super) fn send_waiting(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.renewing) else { return };
         while peer.in_flight < MAX_IN_FLIGHT {
             let Some((request, reply)) = peer.waiting.pop_front() else { return };
             if reply.is_closed() {
@@ -134,6 +137,14 @@ impl Actor {
         }
     }
 
+    /// It answered our hello and knows nothing of it now: its last connection but one ended for it before the last began.
+    /// A peer that says so again and again means it.
+    fn has_forgotten(&mut self, id: &PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.hello.is_some()) else { return false };
+        peer.forgotten = peer.forgotten.saturating_add(1);
+        peer.forgotten <= MAX_FORGOTTEN
+    }
+
     fn on_outcome(&mut self, request: OutboundRequestId, outcome: Result<Response, OutboundFailure>, now: Instant) {
         match self.outbound.remove(&request) {
             Some(Outbound::Hello(peer)) => match outcome {
@@ -155,7 +166,14 @@ impl Actor {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.in_flight = peer.in_flight.saturating_sub(1);
                 }
-                report(reply, outcome.map_err(|error| failure(id, &error)));
+                match outcome {
+                    Ok(Response::Refused(Code::VersionMismatch)) if self.has_forgotten(&id) => {
+                        let detail = "the device has forgotten the hello of this one".to_owned();
+                        report(reply, Err(RequestError::Lost { peer: id, detail }));
+                        self.renew(id);
+                    }
+                    outcome => report(reply, outcome.map_err(|error| failure(id, &error))),
+                }
                 self.send_waiting(id);
             }
             None => {}

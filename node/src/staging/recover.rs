@@ -175,7 +175,14 @@ impl Driver {
             // whoever continues it looks at everything; its disk need not be there now
             return Ok(End::Rest);
         }
-        let parent = self.open_parent()?;
+        let parent = match self.open_parent() {
+            // what only waits for its time to be over waits for its disk too, or for ever
+            Err(stop) if !self.needs_target() => {
+                tracing::debug!(session = %self.journal.record().session, detail = stop.detail, "left at rest");
+                return Ok(End::Rest);
+            }
+            parent => parent?,
+        };
         let _locks = self.lock(&parent)?;
         for _ in 0..MAX_STEPS {
             self.finish_deletions(&parent)?;

@@ -160,7 +160,9 @@ fn committed(record: &Record, seen: Seen, now_ms: u64) -> Action {
         (New, Absent, Old) if record.method == Method::TwoRename => Action::AsideToStaging,
         // Other: a later migration, or its owner, has replaced the new tree; ours is still the retained one
         (New | Other, Old, Absent) if over => Action::DeleteRetained,
-        (New | Other, Old, Absent) => Action::Retain,
+        // Absent: its owner, or the way back of an earlier migration, has taken the new tree away; what is retained may
+        // be all there is, so no time takes it
+        (New | Other | Absent, Old, Absent) => Action::Retain,
         // without an old tree the way back is to move the new one away
         (New, Absent, Absent) if record.old.is_none() && !over => Action::Retain,
         (New | Other, Absent, Absent) => Action::Close,
@@ -191,8 +193,8 @@ fn rolled_back(record: &Record, seen: Seen, now_ms: u64) -> Action {
     use Place::{Absent, New, Old};
     match (seen.target, seen.staging, seen.aside) {
         (Old, Absent, New) if record.method == Method::TwoRename => Action::AsideToStaging,
-        // the old tree is gone from its place: what is retained may be all there is
-        (Absent, New, Absent) if record.old.is_some() => Action::Park(Parked::Conflict),
+        // the old tree is gone from its place, by its owner or by the way back of an earlier migration
+        (Absent, New, Absent) if record.old.is_some() => Action::Retain,
         (_, New, Absent) if now_ms >= record.keep_until_ms => Action::DeleteRetained,
         (_, New, Absent) => Action::Retain,
         (_, Absent, Absent) => Action::Close,

@@ -205,6 +205,30 @@ fn a_parent_that_is_not_the_same_directory_is_left_alone() {
     assert_eq!(outcomes(&ground, SystemTime::now()), [Outcome::Completed]);
 }
 
+#[test]
+fn a_target_that_its_owner_took_away_leaves_what_is_kept_alone_and_nothing_is_said_of_it() {
+    // the tree that a migration replaced, and the one that a way back replaced
+    for back in [false, true] {
+        let ground = Ground::with_old();
+        ground.migrate(1, SMALL);
+        if back {
+            rollback(&ground.state, &ground.target()).unwrap();
+        }
+        let kept = super::super::kept(&ground.state).unwrap().remove(0).path;
+        fs::rename(ground.target(), ground.parent().join("moved")).unwrap();
+        assert_eq!((outcomes(&ground, SystemTime::now()), outcomes(&ground, later(30))), (vec![], vec![]));
+        assert!(kept.is_dir(), "it may be all there is");
+        // nor of a disk that is not there
+        fs::rename(ground.parent(), ground.tmp.path().join("unmounted")).unwrap();
+        assert_eq!(outcomes(&ground, later(30)), []);
+        fs::rename(ground.tmp.path().join("unmounted"), ground.parent()).unwrap();
+        // back in its place, its time counts again
+        fs::rename(ground.parent().join("moved"), ground.target()).unwrap();
+        assert_eq!(outcomes(&ground, later(30)), [Outcome::Cleaned]);
+        assert!(!kept.exists());
+    }
+}
+
 // RELIABILITY F15
 #[test]
 fn a_journal_without_a_whole_copy_touches_nothing() {

@@ -186,10 +186,10 @@ fn the_only_copy_of_the_old_tree_is_never_deleted() {
     // the target is gone: what is retained may be all there is
     let r = record(SessionState::Committed);
     let seen = Seen { target: Absent, staging: Old, aside: Absent, edited: false };
-    assert_eq!(decide(&r, seen, u64::MAX), Action::Park(Parked::Conflict));
+    assert_eq!(decide(&r, seen, u64::MAX), Action::Retain);
     let r = record(SessionState::RolledBack);
     let seen = Seen { target: Absent, staging: New, aside: Absent, edited: false };
-    assert_eq!(decide(&r, seen, u64::MAX), Action::Park(Parked::Conflict));
+    assert_eq!(decide(&r, seen, u64::MAX), Action::Retain);
     // there was no target before that migration either
     assert_eq!(decide(&fresh(SessionState::RolledBack), seen, u64::MAX), Action::DeleteRetained);
 }

@@ -281,6 +281,13 @@ pub enum ImportError {
     /// The ticket's session was aborted.
     #[error("the session of this ticket was ended for good, by one of the two devices")]
     Ended,
+    /// The ticket's tree was in place, and was taken back because the command after the swap failed or was cut short.
+    #[error("the command after the swap failed, or was cut short: {target} is what it was before",
+        target = target.display())]
+    TakenBack {
+        /// Where.
+        target: PathBuf,
+    },
     /// The session store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -300,6 +307,7 @@ impl ImportError {
             Self::Ticket | Self::Applied { .. } | Self::Ended => Code::TicketInvalid,
             Self::NotAllowed { .. } => Code::PathNotAllowed,
             Self::OtherTarget { .. } => Code::TargetConflict,
+            Self::TakenBack { .. } => Code::HealthFailed,
             Self::Store(e) => e.code(),
             Self::Resume(e) => e.code(),
             Self::Refused(code) => *code,

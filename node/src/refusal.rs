@@ -220,6 +220,10 @@ impl From<ImportError> for Refusal {
             ImportError::Ended => {
                 (Exit::TicketRefused, "make a new ticket on the other device: me-sync send --new PATH")
             }
+            ImportError::TakenBack { .. } => (
+                Exit::HealthFailed,
+                "`me-sync kept` shows where the tree that came is; to try again, make a new ticket there: me-sync send --new PATH",
+            ),
             ImportError::Store(ref err) => (of_store(err), STATE_HINT),
             ImportError::Resume(err) => return err.into(),
             ImportError::Refused(_) => (Exit::Node, "try again in a moment"),

@@ -41,9 +41,11 @@ pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, record: ImportRec
     tokio::spawn(async move { tell(net, store, record, failed).await });
 }
 
-/// Tells the exporter of an applied session, and notes that it knows. False if it could not be told in this time.
+/// Tells the exporter how a session ended, as its record says, and notes that it knows. False if it could not be told in
+/// this time.
 pub(crate) async fn tell_within(net: NetHandle, store: StoreHandle, record: ImportRecord, within: Duration) -> bool {
-    tokio::time::timeout(within, tell(net, store, record, None)).await.unwrap_or(false)
+    let failed = record.failed_code;
+    tokio::time::timeout(within, tell(net, store, record, failed)).await.unwrap_or(false)
 }
 
 /// Tries until the exporter has heard; false if the node stops.

@@ -231,14 +231,17 @@ impl NodeHandle {
         Ok(job)
     }
 
-    /// Tells the exporter of an applied session that it was, if nobody could yet. False if it was not reached within
-    /// this time, or there is nothing to tell.
+    /// Tells the exporter of a session that was applied, or taken back by the command after the swap, if nobody could yet.
+    /// False if it was not reached within this time, or there is nothing to tell.
     ///
     /// # Errors
     /// The session store cannot be read.
     pub async fn tell(&self, session: SessionId, within: Duration) -> Result<bool, StoreError> {
         let record = self.store.import(session).await?;
-        let Some(record) = record.filter(|record| record.state == SessionStatus::Completed) else { return Ok(false) };
+        let was_applied = |record: &ImportRecord| {
+            record.state == SessionStatus::Completed || record.failed_code == Some(Code::HealthFailed)
+        };
+        let Some(record) = record.filter(was_applied) else { return Ok(false) };
         if record.told {
             return Ok(true);
         }
@@ -309,6 +312,12 @@ impl NodeHandle {
             match record.state {
                 // the exporter may not have heard of the end, and would grant the same session again
                 SessionStatus::Ended if record.failed_code == Some(Code::Aborted) => return Err(ImportError::Ended),
+                SessionStatus::Ended if record.failed_code == Some(Code::HealthFailed) => {
+                    let target = record.target.clone();
+                    // whoever runs `send` there may wait for this one to come back
+                    self.tell(record.session, TELL).await?;
+                    return Err(ImportError::TakenBack { target });
+                }
                 SessionStatus::Ended => {}
                 SessionStatus::Completed => {
                     let (session, target) = (record.session, record.target.clone());

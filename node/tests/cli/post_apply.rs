@@ -123,12 +123,24 @@ fn a_node_that_is_killed_while_the_command_runs_leaves_the_old_tree_to_the_next_
         let known = stdout(&place.run("importer", &["sessions", "--json"]));
         assert!(known.contains("health_failed"), "{known}");
         assert!(sender.child.try_wait().unwrap().is_none(), "nobody has told the exporter that it is done");
-        // the next one that connects tells it
-        let mut node = place.command("importer", &["node", "--api-port", "0"]).spawn().unwrap();
+        // the next one that connects tells it: a node, or the same command once more, which says what became of it
+        let again = ["receive", "-y", "dst"];
+        let (mut node, again) = if existed {
+            (None, Some(place.run_with_input("importer", &again, &sender.ticket)))
+        } else {
+            (Some(place.command("importer", &["node", "--api-port", "0"]).spawn().unwrap()), None)
+        };
         let sent = sender.wait();
         assert_eq!(sent.code, Some(12), "{}", sent.stderr);
-        signal("TERM", &node);
-        node.wait().unwrap();
+        if let Some(again) = again {
+            assert_code(&again, 12);
+            let said = stderr(&again);
+            assert!(said.contains("cut short") && said.contains("is what it was before"), "{said}");
+        }
+        if let Some(node) = &mut node {
+            signal("TERM", node);
+            node.wait().unwrap();
+        }
     }
 }
 

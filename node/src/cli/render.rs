@@ -235,10 +235,12 @@ impl Render {
                 "superseded",
                 json!({ "session_id": before.to_string(), "by": now.to_string(), "changed": view.changed }),
             );
+            // a receiving device does not know why: there may be a new ticket for the same tree
+            let why = if view.role == Role::Exporter { "the tree has changed: " } else { "" };
             self.say(format_args!(
-                "the tree has changed since session {} began: session {} takes its place, with what has arrived",
-                before.short(),
-                now.short()
+                "{why}session {} takes the place of session {}, with what has arrived",
+                now.short(),
+                before.short()
             ));
             for path in view.changed.iter().take(NAMED) {
                 self.say(format_args!("changed while it was sent: {}", escaped(path)));

@@ -55,7 +55,7 @@ impl ImportJob {
                 view::progress(core.counters(), local, 0, "looking what is here already")
             }
             _ if phase == Phase::NearbyConnecting && starts_over => {
-                view::progress(core.counters(), in_flight, 0, "the tree has changed; starting over with what is here")
+                view::progress(core.counters(), in_flight, 0, "starting over with what is here")
             }
             _ => view::progress(core.counters(), in_flight, bps, view::detail(phase)),
         };

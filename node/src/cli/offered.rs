@@ -76,33 +76,23 @@ pub(crate) async fn offers_there(
     found(&made.source, out);
     let others = std::mem::take(&mut made.others);
     let mut offers = vec![offered_there(remote, made.clone()).await?];
-    for one in others {
-        let one = CreateResponse {
-            job_id: one.job_id,
-            session_id: one.session_id,
-            ticket_id: one.ticket_id,
-            ticket_uri: one.ticket_uri,
-            qr: one.qr,
-            code: one.code,
-            expires_at: one.expires_at,
-            continues: one.continues,
-            ..made.clone()
-        };
-        offers.push(offered_there(remote, one).await?);
+    for first in others {
+        offers.push(offered_there(remote, CreateResponse { first, ..made.clone() }).await?);
     }
     Ok(offers)
 }
 
 /// Takes over what the node has offered.
 pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Result<Offered, CliError> {
+    let offer = made.first;
     Ok(Offered {
-        job: Job::there(remote.clone(), made.job_id).await?,
-        ticket_uri: made.ticket_uri,
-        code: made.code,
-        expires_at_ms: made.expires_at,
+        job: Job::there(remote.clone(), offer.job_id).await?,
+        ticket_uri: offer.ticket_uri,
+        code: offer.code,
+        expires_at_ms: offer.expires_at,
         peer_id: made.peer_id,
         addresses: made.addresses,
-        continues: made.continues.map(|known| Unfinished::from(*known)),
+        continues: offer.continues.map(|known| Unfinished::from(*known)),
         root: made.source.root,
         choices: ScanOptions::default(),
         before: made.sent_before,

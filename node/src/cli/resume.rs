@@ -7,6 +7,7 @@ use me_sync_node::post_apply::{Choice, PostApply};
 use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferError, OfferOptions, ResumeOptions, Role};
 use me_sync_protocol::limits::TICKET_TTL;
+use me_sync_protocol::reason::Code;
 
 use super::book::{Book, Unclear};
 use super::compress::Compress;
@@ -114,13 +115,20 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Resu
                 return Err(several(&many, &format!("several sessions begin with {text}"), out));
             }
         };
-        return if known.resumable { Ok(known) } else { Err(over(known)) };
+        return match known {
+            known if known.resumable || is_followed(known) => Ok(known),
+            known if known.state == State::Running => Err(sends_already(known)),
+            known => Err(over(known)),
+        };
     }
     let resumable = book.sessions.iter().filter(|known| known.resumable);
-    let fits: Vec<_> = match verb {
+    let mut fits: Vec<_> = match verb {
         Verb::Resume => resumable.collect(),
         Verb::Retry => resumable.filter(|known| known.state == State::Failed).collect(),
     };
+    if fits.is_empty() {
+        fits.extend(book.sessions.iter().filter(|known| is_followed(known)));
+    }
     match (fits.as_slice(), verb) {
         ([one], _) => Ok(one),
         ([], Verb::Resume) => Err(CliError::usage(
@@ -133,6 +141,20 @@ fn choose<'a>(book: &'a Book, named: Option<&str>, verb: Verb, out: Out) -> Resu
         )),
         (many, _) => Err(several(many, "several sessions are unfinished", out)),
     }
+}
+
+/// It goes on in another process already, and can be looked at from here.
+fn is_followed(known: &SessionView) -> bool {
+    known.state == State::Running && known.role == Role::Importer
+}
+
+fn sends_already(known: &SessionView) -> CliError {
+    let id = known.session_id.short();
+    CliError::coded(
+        Code::TargetBusy,
+        format!("session {id} goes on already, in another process"),
+        format!("`me-sync status {id}` shows how far it is"),
+    )
 }
 
 /// Lists the candidates, and asks for one.
@@ -231,6 +253,7 @@ async fn there(
         }
         (None, Some(id)) => {
             let job = Job::there(remote.clone(), id).await?;
+            let job = if answer.joined { job.of_another(out) } else { job };
             let answer = Answer::of(args.yes, prompt::possible(out));
             let report = Import { job, dir: &known.path, answer, continues: true }.run(globals, out, stop).await?;
             report.show(&known.path, globals, out);

@@ -28,7 +28,7 @@ use super::control::{self, ControlEvent, ControlLink};
 use super::explain::Failure;
 use super::sources::Part;
 use super::tickets::Allowance;
-use super::{Event, JobEvent, Shared, expired};
+use super::{Event, JobEvent, Shared, expired, view};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
@@ -412,9 +412,8 @@ impl ExportJob {
 
     /// A phase may be over before the clock looks again; who follows the job sees it all the same.
     fn show_phase(&mut self, shared: &Shared) {
-        let phase = self.session.as_ref().map(|session| session.core.phase());
-        let shown = self.view.borrow().phase;
-        if !self.is_over && phase.is_some_and(|phase| phase != shown) {
+        let is_new = |session: &Session| view::is_new(session.core.phase(), &self.view);
+        if !self.is_over && self.session.as_ref().is_some_and(is_new) {
             self.refresh(shared.clock.now());
         }
     }

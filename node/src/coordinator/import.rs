@@ -32,7 +32,7 @@ use self::link::Link;
 use self::stage::Checkpoints;
 use super::connect::Route;
 use super::explain::Failure;
-use super::{Shared, expired_while_up};
+use super::{Shared, expired_while_up, view};
 use crate::api::{Completion, Consent, JobId, JobView, Outcome, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
@@ -323,9 +323,8 @@ impl ImportJob {
 
     /// A phase may be over before the clock looks again; who follows the job sees it all the same.
     fn show_phase(&mut self, shared: &Shared) {
-        let phase = self.session.as_ref().map(|session| session.core.phase());
-        let shown = self.view.borrow().phase;
-        if !self.is_over && phase.is_some_and(|phase| phase != shown) {
+        let is_new = |session: &Session| view::is_new(session.core.phase(), &self.view);
+        if !self.is_over && self.session.as_ref().is_some_and(is_new) {
             self.refresh(shared.clock.now());
         }
     }

@@ -7,8 +7,9 @@ use me_sync_protocol::message::{Redeem, Request, Response, Resume, SessionResult
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::Code;
 
+use super::jobs::REMEMBERED;
 use super::tickets::Allowance;
-use super::{Coordinator, Event, Job, REMEMBERED, state_of};
+use super::{Coordinator, Event, Job, state_of};
 use crate::clock::{self, LastSeen};
 use crate::net::{Connected, Reply};
 use crate::store::{SessionStatus, StoreError, StoreHandle};

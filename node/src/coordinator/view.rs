@@ -4,8 +4,9 @@ use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::manifest::Manifest;
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
+use tokio::sync::watch;
 
-use crate::api::{Completion, FailureView, ProgressView};
+use crate::api::{Completion, FailureView, JobView, ProgressView};
 use crate::source::SkippedReport;
 
 /// Failed files that a view names; it counts all.
@@ -31,6 +32,11 @@ pub(super) fn hashing(hashed: Counters, there: (u64, u64), bps: u64, detail: &st
     let (files_ok, bytes_done) = (there.0.min(hashed.files_total), there.1);
     let view = progress(Counters { files_ok, bytes_done, ..hashed }, 0, bps, detail);
     ProgressView { files_hashed: Some(hashed.files_ok), bytes_hashed: Some(hashed.bytes_done), ..view }
+}
+
+/// Has nobody seen this phase yet?
+pub(super) fn is_new(phase: Phase, view: &watch::Sender<JobView>) -> bool {
+    view.borrow().phase != phase
 }
 
 /// A phase in words.

@@ -45,6 +45,8 @@ pub(super) struct Entry {
 pub(super) struct Jobs {
     // held for a look or an insertion, never over a wait
     entries: Mutex<BTreeMap<u64, Entry>>,
+    /// Changes when one is taken in.
+    newest: watch::Sender<u64>,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
 }
@@ -102,7 +104,8 @@ impl Entry {
 
 impl Jobs {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), events: Events::new(), metrics: Metrics::new() })
+        let newest = watch::Sender::default();
+        Arc::new(Self { entries: Mutex::default(), newest, events: Events::new(), metrics: Metrics::new() })
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
@@ -129,6 +132,7 @@ impl Jobs {
                 entries.remove(id);
             }
         }
+        self.newest.send_replace(entry.id());
         tokio::spawn(follow(self.clone(), entry.clone(), to));
         entry
     }
@@ -151,6 +155,20 @@ impl Jobs {
     pub(super) fn importing(&self, ticket: TicketId, places: &[&Path]) -> Option<Entry> {
         let is_it = |entry: &&Entry| entry.ticket == Some(ticket) && places.contains(&&*entry.path) && !entry.is_over();
         self.entries().values().rev().find(is_it).cloned()
+    }
+
+    /// The same, if it is taken in within this time.
+    pub(super) async fn importing_soon(&self, ticket: TicketId, places: &[&Path], wait: Duration) -> Option<Entry> {
+        let mut newest = self.newest.subscribe();
+        let found = async {
+            loop {
+                if let Some(entry) = self.importing(ticket, places) {
+                    return Some(entry);
+                }
+                newest.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(wait, found).await.ok().flatten()
     }
 
     /// The sessions that jobs work on now.

@@ -76,7 +76,7 @@ fn ctrl_c_of_the_first_keeps_what_the_others_have_and_they_say_how_to_go_on() {
 }
 
 #[test]
-fn the_same_receive_once_more_follows_the_first_to_the_same_end() {
+fn the_same_receive_once_more_or_resume_follows_the_first_to_the_same_end() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");
     std::fs::write(place.path("src/noise"), noise(64 << 20)).unwrap();
@@ -88,8 +88,10 @@ fn the_same_receive_once_more_follows_the_first_to_the_same_end() {
     let mut first = receive();
     first.until(moves);
     let (mut second, mut third) = (receive(), receive());
+    let mut fourth = place.follow(&mut place.command("importer", &["resume", "--json"]));
     second.until(moves);
     third.until(moves);
+    fourth.until(moves);
     // who only looks on stops nothing
     let (code, _, err) = third.interrupt();
     assert_eq!(code, Some(130), "{err}");
@@ -99,7 +101,7 @@ fn the_same_receive_once_more_follows_the_first_to_the_same_end() {
     let refused = place.run_with_input("importer", &["receive", "-y", "dst"], &other.ticket);
     assert_code(&refused, 8);
     throttle.open();
-    for (code, events, err) in [first.wait(), second.wait()] {
+    for (code, events, err) in [first.wait(), second.wait(), fourth.wait()] {
         assert_eq!(code, Some(0), "{err}");
         let result = crate::support::events(&events).pop().unwrap();
         assert_eq!((&result["event"], &result["ok"]), (&"result".into(), &true.into()), "{result}");

@@ -76,8 +76,12 @@ impl Place {
 
     /// A `receive --json` whose events are read one by one.
     pub(crate) fn receive(&self, args: &[&str], ticket: &str) -> Receiver {
-        let mut command = self.command("importer", &[&["receive", "--json"], args].concat());
-        let mut child = command.env("ME_SYNC_TICKET", ticket).spawn().unwrap();
+        self.follow(self.command("importer", &[&["receive", "--json"], args].concat()).env("ME_SYNC_TICKET", ticket))
+    }
+
+    /// Whose events are read while it runs.
+    pub(crate) fn follow(&self, command: &mut Command) -> Receiver {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = read_apart(&mut child);
         Receiver { child, stdout, stderr }

@@ -16,7 +16,7 @@ use super::{Api, blocking, seconds, to_its_end};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, within};
 use crate::http::gate::Caller;
-use crate::http::schema::{Compress, CreateRequest, CreateResponse, OtherOffer};
+use crate::http::schema::{Compress, CreateRequest, CreateResponse, TicketOffer};
 use crate::node::{Offer, OfferOptions};
 use crate::source::{ScanOptions, Source};
 use crate::transfer::Compression;
@@ -111,29 +111,15 @@ pub(super) async fn offer(
     }
     // one device has one offer at least
     let first = if others.is_empty() { return Err(ApiError::stopping()) } else { others.remove(0) };
-    Ok(CreateResponse {
-        job_id: first.job_id,
-        session_id: first.session_id,
-        ticket_id: first.ticket_id,
-        ticket_uri: first.ticket_uri,
-        qr: first.qr,
-        code: first.code,
-        expires_at: first.expires_at,
-        peer_id: api.node.peer_id(),
-        addresses,
-        continues: first.continues,
-        sent_before,
-        source: summary,
-        others,
-    })
+    Ok(CreateResponse { first, peer_id: api.node.peer_id(), addresses, sent_before, source: summary, others })
 }
 
-async fn one_of(api: &Api, offer: Offer) -> Result<OtherOffer, ApiError> {
+async fn one_of(api: &Api, offer: Offer) -> Result<TicketOffer, ApiError> {
     let continues = match &offer.continues {
         Some(known) => Some(Box::new(api.known(known.session).await?)),
         None => None,
     };
-    Ok(OtherOffer {
+    Ok(TicketOffer {
         job_id: offer.job.id().number(),
         session_id: offer.session.map(|id: SessionId| id.to_string()).ok_or_else(ApiError::stopping)?,
         ticket_id: offer.ticket.ticket_id.to_string(),

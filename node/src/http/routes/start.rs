@@ -1,6 +1,6 @@
 //! Importing a tree, and going on with what was interrupted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +29,8 @@ use crate::transfer::Compression;
 
 /// Most addresses that a caller may add.
 const MAX_ADDRESSES: usize = 16;
-/// How often, and in which pauses, a job is looked for that holds its target and is not known yet.
-const BEGINNING_LOOKS: u32 = 5;
-const BEGINNING_PAUSE: Duration = Duration::from_millis(50);
+/// How long a job that holds its target may take to be known.
+const BEGINNING: Duration = Duration::from_millis(250);
 /// How long an exporter is looked for, to tell it that its tree is in place.
 const TELL: Duration = Duration::from_secs(15);
 
@@ -129,7 +128,8 @@ pub(super) async fn start(
             // by one that began in the same moment
             Err(err) if err.code() == reason::Code::TargetBusy => {
                 let place = [&*target, &*resolved];
-                beginning(&api, id, &place).await.as_ref().map(joined).ok_or_else(|| err.into())
+                let running = api.jobs.importing_soon(id, &place, BEGINNING).await;
+                running.as_ref().map(joined).ok_or_else(|| err.into())
             }
             Err(ImportError::Applied { target: at, told, stands: true }) if at == resolved => {
                 Ok(StartResponse { job_id: None, session_id: None, told: Some(told), joined: false })
@@ -172,17 +172,6 @@ fn joined(entry: &Entry) -> StartResponse {
     StartResponse { job_id: Some(entry.id()), session_id, told: None, joined: true }
 }
 
-/// The same, if it is about to be known.
-async fn beginning(api: &Api, ticket: TicketId, places: &[&Path]) -> Option<Entry> {
-    for _ in 0..BEGINNING_LOOKS {
-        if let Some(entry) = api.jobs.importing(ticket, places) {
-            return Some(entry);
-        }
-        tokio::time::sleep(BEGINNING_PAUSE).await;
-    }
-    None
-}
-
 /// Follows the job; what fails before there is a session is the answer.
 async fn begun(
     api: &Api,
@@ -222,7 +211,7 @@ fn addresses(texts: &[String]) -> Result<Vec<libp2p::Multiaddr>, ApiError> {
         (status = 403, description = "The path, the host name or the origin is not allowed", body = ErrorBody),
         (status = 404, description = "There is no such session", body = ErrorBody),
         (status = 408, description = "The body came too slowly", body = ErrorBody),
-        (status = 409, description = "It is over, or goes on already", body = ErrorBody),
+        (status = 409, description = "It is over, or sends already", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 429, description = "Too many jobs", body = ErrorBody),
@@ -250,7 +239,7 @@ pub(super) async fn resume(
         (status = 403, description = "The path, the host name or the origin is not allowed", body = ErrorBody),
         (status = 404, description = "There is no such session", body = ErrorBody),
         (status = 408, description = "The body came too slowly", body = ErrorBody),
-        (status = 409, description = "It is over, or goes on already", body = ErrorBody),
+        (status = 409, description = "It is over, or sends already", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 429, description = "Too many jobs", body = ErrorBody),
@@ -271,13 +260,24 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
     let (peer_addresses, limit) = (addresses(&ask.peer_addresses)?, api.limit(caller, ask.limit_bps)?);
     let compression = ask.compress.map(Compression::from);
     let post_apply = api.post_apply(caller, ask.post_apply, false)?;
-    if api.jobs.of_session(session).is_some_and(|job| !job.is_over()) {
+    let running = api.jobs.of_session(session).filter(|job| !job.is_over());
+    if let Some(job) = running.as_ref().filter(|job| job.status().role == Role::Importer) {
+        let (job_id, session_id) = (Some(job.id()), session.to_string());
+        return Ok(ResumeResponse { job_id, session_id, role: Role::Importer, offer: None, told: None, joined: true });
+    }
+    if running.is_some() {
         let message = format!("session {} goes on already", session.short());
         return Err(ApiError::coded(reason::Code::TargetBusy, message, "session/status tells how far it is"));
     }
     let known = api.known(session).await?;
-    let mut answer =
-        ResumeResponse { job_id: None, session_id: session.to_string(), role: known.role, offer: None, told: None };
+    let mut answer = ResumeResponse {
+        job_id: None,
+        session_id: session.to_string(),
+        role: known.role,
+        offer: None,
+        told: None,
+        joined: false,
+    };
     if known.unheard {
         answer.told = Some(api.node.tell(session, TELL).await?);
         return Ok(answer);
@@ -302,7 +302,7 @@ async fn go_on(api: &Api, caller: Caller, ask: ResumeRequest) -> Result<ResumeRe
             };
             let options = OfferOptions { session: Some(session), limit, compression, ..OfferOptions::default() };
             let offered = offer(api, caller, source, scan, options, 1).await?;
-            answer.job_id = Some(offered.job_id);
+            answer.job_id = Some(offered.first.job_id);
             answer.offer = Some(Box::new(offered));
         }
     }

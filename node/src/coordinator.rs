@@ -50,7 +50,7 @@ pub(crate) use self::shared::{Hashes, Shared};
 use self::codes::{CodeBook, News};
 use self::handle::Command;
 use self::jobs::{Job, JobEvent, export_event, import_event, state_of};
-use self::probes::Probes;
+use self::probes::{Asked, Probes};
 use self::shared::{expired, expired_while_up};
 use self::sources::{Hashed, HashingId, Sources};
 use self::streams::{Greeted, Greetings};
@@ -78,6 +78,8 @@ const TICK: Duration = Duration::from_millis(250);
 enum Event {
     /// A peer opened a stream and said what it is for.
     Inbound(Greeted),
+    /// A peer asked for noise to measure with.
+    Asked(Asked),
     /// A result was noted at the record of a session that no job worked on.
     Settled(SessionId, Option<Code>),
     /// A source is hashed, or cannot be.
@@ -239,6 +241,7 @@ impl Coordinator {
 
     fn event(&mut self, event: Event) {
         match event {
+            Event::Asked(asked) => self.probed(asked),
             Event::Inbound(greeted) => self.inbound(greeted),
             Event::Settled(session, failed) => self.settled(session, failed),
             Event::Hashed(id, hashed) => self.hashed(id, &hashed),
@@ -286,7 +289,7 @@ impl Coordinator {
             NetEvent::InboundStream(inbound) => {
                 self.greetings.greet(inbound, self.shared.events.clone());
             }
-            NetEvent::Probe(inbound) => self.probed(inbound),
+            NetEvent::Probe(inbound) => self.probes.read(inbound, self.shared.events.clone()),
             NetEvent::Request { peer, from, request, reply } => self.request(peer, from, &request, reply),
             // sessions notice through their own streams
             NetEvent::PeerConnected(_) | NetEvent::PeerDisconnected(_) => {}

@@ -29,7 +29,7 @@ pub struct Measured {
     pub bytes: u64,
     /// From the first to the last of them.
     pub time: Duration,
-    /// Bytes a second, once the windows of the connection were open.
+    /// Bytes a second in the best half of that time.
     pub bytes_per_second: u64,
 }
 
@@ -100,50 +100,60 @@ async fn count(io: &mut (impl AsyncRead + Unpin)) -> Result<Measured, ProbeError
     Ok(Measured { bytes: end.bytes, time: end.at, bytes_per_second })
 }
 
-/// Bytes a second of the last three quarters of the time: before that a connection over a long way is still finding out
-/// how much it may have under way.
+/// Bytes a second in the best half of the time: a connection finds out at first how much it may have under way, and a
+/// machine that does something else for a moment says nothing about the network.
 fn rate(marks: &[Mark], end: Mark) -> Option<u64> {
-    let settled = marks.iter().find(|mark| mark.at >= end.at / 4 && mark.bytes < end.bytes && mark.at < end.at);
-    let from = settled.or(marks.first())?;
-    let (bytes, time) = (end.bytes - from.bytes, end.at - from.at);
-    let rate = u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1);
-    (bytes > 0 && !time.is_zero()).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
+    let all: Vec<Mark> = marks.iter().copied().chain([end]).collect();
+    let half = (end.at - all[0].at) / 2;
+    let mut to = 0;
+    let mut best = 0;
+    for from in &all {
+        while all.get(to).is_some_and(|mark| mark.at < from.at + half) {
+            to += 1;
+        }
+        let Some(until) = all.get(to) else { break };
+        let (bytes, time) = (until.bytes - from.bytes, until.at - from.at);
+        if !time.is_zero() {
+            best = best.max(u128::from(bytes) * 1_000_000_000 / time.as_nanos());
+        }
+    }
+    (best > 0).then(|| u64::try_from(best).unwrap_or(u64::MAX))
 }
 
 /// What a stream of a probe begins with, or nothing that this end answers.
-async fn asked(io: &mut (impl AsyncRead + Unpin)) -> Option<Probe> {
+pub(crate) async fn asked(io: &mut (impl AsyncRead + Unpin)) -> Option<Probe> {
     match timeout(ACK_TIMEOUT, link::read_one(io)).await {
         Ok(Ok(Frame::Probe(probe))) => Some(probe),
         Ok(_) | Err(_) => None,
     }
 }
 
-/// Serves one probe to its end, which is bounded in size and in time.
+/// Answers what was asked for with noise, which is bounded in size and in time: whoever reads nothing for [`PROBE_TIME`]
+/// is let go of. The stream is left open, for [`close`].
 // SPEC §5.12
-pub(crate) async fn serve(mut io: impl AsyncRead + AsyncWrite + Unpin, throttle: &Throttle) {
-    let Some(Probe { bytes }) = asked(&mut io).await else { return };
-    if !answer(&mut io, None).await {
+pub(crate) async fn serve(io: &mut (impl AsyncWrite + Unpin), Probe { bytes }: Probe, throttle: &Throttle) {
+    if !answer(io, None).await {
         return;
     }
-    let noise = noise(&mut io, bytes.min(MAX_PROBE), throttle);
+    let noise = noise(io, bytes.min(MAX_PROBE), throttle);
     if let Ok(Err(err)) = timeout(PROBE_TIME, noise).await {
         tracing::debug!(error = %err, "a probe broke");
-        return;
     }
-    // what is on its way may take longer than the asker waits
-    timeout(ACK_TIMEOUT, io.close()).await.ok();
 }
 
 /// Refuses one by name.
-pub(crate) async fn refuse(mut io: impl AsyncRead + AsyncWrite + Unpin, code: Code) {
-    if asked(&mut io).await.is_some() && answer(&mut io, Some(code)).await {
-        timeout(ACK_TIMEOUT, io.close()).await.ok();
-    }
+pub(crate) async fn refuse(io: &mut (impl AsyncWrite + Unpin), code: Code) {
+    answer(io, Some(code)).await;
+}
+
+/// The end of a stream, for which an asker waits no longer either.
+pub(crate) async fn close(mut io: impl AsyncWrite + Unpin) {
+    timeout(ON_ITS_WAY, io.close()).await.ok();
 }
 
 async fn answer(io: &mut (impl AsyncWrite + Unpin), refused: Option<Code>) -> bool {
     let ack = Frame::Ack(Ack { refused });
-    matches!(timeout(ACK_TIMEOUT, FrameWriter::new(io).send(&ack)).await, Ok(Ok(())))
+    matches!(timeout(PROBE_TIME, FrameWriter::new(io).send(&ack)).await, Ok(Ok(())))
 }
 
 /// The same block over and over but for its number: what is on the line is encrypted, so more would only cost time.

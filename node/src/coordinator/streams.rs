@@ -29,21 +29,42 @@ pub(super) struct Greeted {
     pub(super) stream: Stream,
 }
 
+/// So many places of its own for every peer.
+#[derive(Debug)]
+pub(super) struct Slots {
+    each: usize,
+    taken: HashMap<PeerId, Arc<Semaphore>>,
+}
+
+impl Slots {
+    pub(super) fn new(each: usize) -> Self {
+        Self { each, taken: HashMap::new() }
+    }
+
+    /// One of this peer's, if it has not taken all of them.
+    pub(super) fn take(&mut self, peer: PeerId) -> Option<OwnedSemaphorePermit> {
+        // whoever has taken none needs no entry
+        self.taken.retain(|other, slots| *other == peer || slots.available_permits() < self.each);
+        let slots = self.taken.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        slots.clone().try_acquire_owned().ok()
+    }
+}
+
 /// Which peers have streams that have not said yet what they are for.
-#[derive(Debug, Default)]
-pub(super) struct Greetings {
-    slots: HashMap<PeerId, Arc<Semaphore>>,
+#[derive(Debug)]
+pub(super) struct Greetings(Slots);
+
+impl Default for Greetings {
+    fn default() -> Self {
+        Self(Slots::new(MAX_GREETINGS))
+    }
 }
 
 impl Greetings {
     /// Reads the greeting in a task of its own; a stream too many is dropped, its opener tries again.
     pub(super) fn greet(&mut self, inbound: InboundStream, events: mpsc::Sender<Event>) {
-        let peer = inbound.peer;
-        // whoever has no greeting under way needs no entry
-        self.slots.retain(|other, slots| *other == peer || slots.available_permits() < MAX_GREETINGS);
-        let slots = self.slots.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(MAX_GREETINGS)));
-        let Ok(permit) = slots.clone().try_acquire_owned() else {
-            tracing::debug!(%peer, "too many streams at once; one is dropped");
+        let Some(permit) = self.0.take(inbound.peer) else {
+            tracing::debug!(peer = %inbound.peer, "too many streams at once; one is dropped");
             return;
         };
         tokio::spawn(read_greeting(inbound, permit, events));

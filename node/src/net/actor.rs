@@ -174,6 +174,7 @@ impl Actor {
             Command::Who { address, preference, answer } => self.on_who(&address, preference, answer),
             Command::Widen { peer, done } => self.on_widen(peer, done),
             Command::Disconnect { peer, done } => self.on_disconnect(peer, done),
+            Command::RoundTrip { peer, reply } => self.on_round_trip_asked(peer, reply),
             Command::Peers(reply) => {
                 if reply.send(self.discovery.view(now)).is_err() {
                     tracing::debug!("nobody waits for the peers any more");

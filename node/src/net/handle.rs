@@ -49,6 +49,10 @@ pub(super) enum Command {
         peer: PeerId,
         done: oneshot::Sender<()>,
     },
+    RoundTrip {
+        peer: PeerId,
+        reply: oneshot::Sender<Duration>,
+    },
     Peers(oneshot::Sender<Vec<PeerView>>),
     Search(oneshot::Receiver<Infallible>),
     Shutdown(oneshot::Sender<()>),
@@ -209,6 +213,12 @@ impl NetHandle {
     pub async fn disconnect(&self, peer: PeerId) {
         // No answer means that the node is stopping, which disconnects as well.
         self.ask(|done| Command::Disconnect { peer, done }).await.unwrap_or_default();
+    }
+
+    /// The round trip to a connected peer: as its last ping found it, or waits for the first one, which begins with the
+    /// connection. None once the peer is not connected.
+    pub async fn round_trip(&self, peer: PeerId) -> Option<Duration> {
+        self.ask(|reply| Command::RoundTrip { peer, reply }).await
     }
 
     /// The peers that answered our hello, most recent first.

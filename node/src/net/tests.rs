@@ -585,3 +585,17 @@ async fn a_ticket_for_this_machine_alone_gets_loopback_addresses_tcp_first() {
     assert_eq!(shapes.len(), 2, "{shapes:?}");
     assert!(shapes[0].starts_with("/ip4/127.0.0.1/tcp/") && shapes[1].ends_with("/quic-v1"), "{shapes:?}");
 }
+
+#[tokio::test]
+async fn the_round_trip_is_that_of_the_connection_that_stands_and_nobody_waits_for_one_that_is_gone() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let trip = || async { timeout(SOON, a.net.round_trip(b.peer())).await.expect("in time") };
+    assert_eq!(trip().await, None, "not connected");
+    for preference in [TransportPreference::Tcp, TransportPreference::Quic] {
+        a.connect(&b, preference).await.unwrap();
+        assert!(trip().await.is_some_and(|rtt| rtt < SOON));
+        assert!(trip().await.is_some(), "once more");
+        a.net.disconnect(b.peer()).await;
+        assert_eq!(trip().await, None);
+    }
+}

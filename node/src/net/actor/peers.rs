@@ -57,6 +57,8 @@ pub(super) struct Peer {
     greetings: u8,
     /// As the last ping found it.
     pub(super) rtt: Option<Duration>,
+    /// Who waits for the first of them.
+    pinged: Vec<oneshot::Sender<Duration>>,
     pub(super) in_flight: usize,
     pub(super) waiting: VecDeque<Queued>,
     disconnecting: Vec<oneshot::Sender<()>>,
@@ -210,8 +212,25 @@ impl Actor {
     pub(super) fn on_round_trip(&mut self, id: PeerId, rtt: Duration, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.rtt = Some(rtt);
+            for waiter in peer.pinged.drain(..) {
+                waiter.send(rtt).ok(); // Err: nobody waits any more
+            }
         }
         self.discovery.alive(&id, rtt, now);
+    }
+
+    /// Answered now or with the first ping; dropped with the last connection.
+    pub(super) fn on_round_trip_asked(&mut self, id: PeerId, reply: oneshot::Sender<Duration>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        match peer.rtt {
+            Some(rtt) => {
+                reply.send(rtt).ok(); // Err: nobody waits any more
+            }
+            None => {
+                peer.pinged.retain(|waiter| !waiter.is_closed());
+                peer.pinged.push(reply);
+            }
+        }
     }
 
     /// Says hello over a live connection, unless that is done or under way.

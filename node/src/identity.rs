@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use libp2p::PeerId;
 use libp2p::identity::{KeyType, Keypair};
 use me_sync_protocol::reason::Code;
 use zeroize::Zeroizing;
@@ -85,6 +86,14 @@ pub fn load_or_create(state: &Path) -> Result<Keypair, IdentityError> {
             load(&path)?.ok_or(IdentityError::Damaged { path })
         }
     }
+}
+
+/// Whose key a state directory holds; none if it holds none yet. Makes nothing. Blocks on the disk.
+///
+/// # Errors
+/// See [`IdentityError`].
+pub fn known(state: &Path) -> Result<Option<PeerId>, IdentityError> {
+    Ok(load(&state.join(KEY_FILE))?.map(|key| key.public().to_peer_id()))
 }
 
 fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> IdentityError + 'a {
@@ -173,8 +182,10 @@ mod tests {
     fn a_key_is_made_once_private_and_read_ever_after() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("deep/state");
+        assert!(known(&state).unwrap().is_none() && !state.exists(), "who only asks makes none");
         let made = load_or_create(&state).unwrap();
         assert_eq!(load_or_create(&state).unwrap().public(), made.public());
+        assert_eq!(known(&state).unwrap(), Some(made.public().to_peer_id()));
         assert_eq!(fs::metadata(&state).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::metadata(state.join(KEY_FILE)).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "no temporary file is left");

@@ -7,10 +7,14 @@ use std::str::FromStr;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use me_sync_node::net::parse_addresses;
+use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
 use super::human;
 use super::stop::{Stop, blocking};
+
+/// Characters of a PeerId that is made from an ed25519 key, which is what every device has.
+const PEER_ID_LENGTH: usize = 52;
 
 /// One `--peer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,11 @@ impl PeerAddress {
         Ok(parse_addresses(&texts))
     }
 
+    /// It says over which transport; `IP:PORT` and `NAME:PORT` stand for both.
+    pub(crate) fn names_transport(&self) -> bool {
+        matches!(self.at, At::Multiaddr(_))
+    }
+
     /// The same as text, for a node.
     pub(crate) async fn texts(all: &[Self], device: Option<PeerId>, stop: &Stop) -> Result<Vec<String>, CliError> {
         Ok(Self::of(all, device, stop).await?.iter().map(ToString::to_string).collect())
@@ -58,7 +67,7 @@ fn resolve(all: &[PeerAddress]) -> Result<Vec<String>, CliError> {
             At::Socket(at) => texts.extend(both(at)),
             At::Host(name, port) => {
                 let found = (name.as_str(), *port).to_socket_addrs().map_err(|err| {
-                    let name = me_sync_protocol::escape::escaped(name);
+                    let name = escaped(name);
                     CliError::usage(format!("--peer: {name} cannot be looked up: {err}"), "name it by its IP address")
                 })?;
                 texts.extend(found.flat_map(|at| both(&at)));
@@ -86,6 +95,19 @@ pub(crate) fn typed(address: &str) -> Option<String> {
     (kind == "tcp").then(|| format!("{ip}:{port}"))
 }
 
+/// What is wrong with a text that was to be a PeerId.
+pub(crate) fn not_a_peer_id(text: &str) -> String {
+    let (shown, length) = (escaped(text), text.chars().count());
+    let is_letter = |c: &char| c.is_ascii_alphanumeric() && !"0OIl".contains(*c);
+    match text.chars().find(|c| !is_letter(c)) {
+        Some(c) => format!("{shown} is no PeerId: there is no {} in any", escaped(&c.to_string())),
+        None if length != PEER_ID_LENGTH => {
+            format!("{shown} is no PeerId: it has {length} characters, and {PEER_ID_LENGTH} are needed")
+        }
+        None => format!("{shown} is no PeerId: a letter is wrong"),
+    }
+}
+
 impl FromStr for PeerAddress {
     type Err = String;
 
@@ -104,7 +126,7 @@ impl FromStr for PeerAddress {
             return Ok(Self { peer, at: At::Multiaddr(text.to_owned()) });
         }
         let (peer, place) = match text.split_once('@') {
-            Some((id, place)) => (Some(id.parse().map_err(|_| "what stands before @ is no PeerId".to_owned())?), place),
+            Some((id, place)) => (Some(id.parse().map_err(|_| format!("before the @, {}", not_a_peer_id(id)))?), place),
             None => (None, text),
         };
         if let Ok(at) = place.parse::<SocketAddr>() {
@@ -150,6 +172,19 @@ mod tests {
         assert_eq!(resolve(std::slice::from_ref(&named)).unwrap()[0], format!("{}/p2p/{PEER}", socket[0]));
         let multi: PeerAddress = format!("{}/p2p/{PEER}", socket[0]).parse().unwrap();
         assert_eq!(multi.peer, named.peer);
+    }
+
+    #[test]
+    fn what_is_no_peer_id_is_told_why() {
+        let zero = PEER.replacen('G', "0", 1);
+        let long = format!("{PEER}x");
+        for (text, why) in
+            [(&PEER[..51], "51 characters"), (&long, "53 characters"), (&zero, "no 0 in any"), ("", "0 characters")]
+        {
+            let said = format!("{text}@192.0.2.7:1").parse::<PeerAddress>().unwrap_err();
+            assert!(said.contains("is no PeerId") && said.contains(why), "{said}");
+        }
+        assert!(not_a_peer_id(&PEER.replacen("12D3KooW", "99999999", 1)).contains("wrong"));
     }
 
     #[test]

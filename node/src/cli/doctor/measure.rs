@@ -17,24 +17,30 @@ const HASHING: Duration = Duration::from_millis(500);
 const WRITING: Duration = Duration::from_secs(2);
 const MOST: u64 = 256 << 20;
 
-/// Something that a migration cannot be faster than.
+/// Something that every byte of a migration passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bound {
+pub(super) struct Part {
     pub(super) what: String,
-    /// Bytes a second.
+    /// Bytes a second, as measured or as the system says.
     pub(super) bps: u64,
+    /// So much went over one stream, and a session has several.
+    pub(super) is_one_stream: bool,
 }
 
-/// The bottleneck, in one sentence.
-pub(super) fn slowest(bounds: &[Bound]) -> String {
-    match bounds.iter().min_by_key(|bound| bound.bps) {
-        Some(slowest) => format!(
-            "Of what was measured here, {} is the slowest: no more than {}/s will arrive.",
-            slowest.what,
-            human::bytes(slowest.bps)
+/// What of these is the slowest, in one sentence that says what was not measured.
+pub(super) fn slowest(parts: &[Part], network_measured: bool) -> Option<String> {
+    let slowest = parts.iter().min_by_key(|part| part.bps)?;
+    let (what, rate) = (&slowest.what, human::bytes(slowest.bps));
+    Some(match (network_measured, slowest.is_one_stream) {
+        (true, true) => format!(
+            "Of what was measured, {what} is the slowest: one stream brought about {rate}/s; a session has several, and \
+             may be faster."
         ),
-        None => "Nothing could be measured.".to_owned(),
-    }
+        (true, false) => format!("Of what was measured, {what} is the slowest: about {rate}/s."),
+        (false, _) => format!(
+            "The network was not measured, so the bottleneck is not known; of the rest, {what} is the slowest: about {rate}/s."
+        ),
+    })
 }
 
 /// Bytes a second on one core. Blocking.
@@ -99,11 +105,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slowest_is_named_with_what_it_lets_through() {
-        let bound = |what: &str, bps| Bound { what: what.to_owned(), bps };
-        let sentence = slowest(&[bound("the disk", 5 << 20), bound("hashing", 9 << 20)]);
-        assert!(sentence.contains("the disk is the slowest") && sentence.contains("5.0 MiB/s"), "{sentence}");
-        assert!(slowest(&[]).contains("Nothing"));
+    fn the_slowest_is_named_with_what_was_measured_and_what_was_not() {
+        let part = |what: &str, bps| Part { what: what.to_owned(), bps, is_one_stream: what == "the network" };
+        let (disk, hashing) = (part("the disk", 5 << 20), part("hashing", 9 << 20));
+        let whole = slowest(&[disk.clone(), hashing.clone(), part("the network", 6 << 20)], true).unwrap();
+        assert!(whole.contains("the disk is the slowest: about 5.0 MiB/s"), "{whole}");
+        let line = slowest(&[disk.clone(), part("the network", 4 << 20)], true).unwrap();
+        assert!(line.contains("one stream brought about 4.0 MiB/s") && line.contains("may be faster"), "{line}");
+        let rest = slowest(&[disk, hashing], false).unwrap();
+        assert!(rest.contains("not measured") && rest.contains("of the rest, the disk is the slowest"), "{rest}");
+        assert_eq!(slowest(&[], true), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use me_sync_node::http::schema::Health;
+use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
 use super::unit::{MARK, NAME, Service, agent_path, unit_path};
@@ -164,7 +165,8 @@ fn show(health: &Health, unfinished: u64, all: u64, out: Out) {
     let lines = [
         ("state", format!("{what}: process {}, for {uptime}", health.pid)),
         ("version", health.version.clone()),
-        ("device", human::device(&health.device_name, &health.peer_id)),
+        ("device", escaped(&health.device_name).to_string()),
+        ("PeerId", health.peer_id.clone()),
         ("mDNS", if health.mdns { "on" } else { "off" }.to_owned()),
         ("listens", or_none(&health.addresses)),
         ("API", health.api.clone().unwrap_or_else(|| "over its Unix socket only".to_owned())),

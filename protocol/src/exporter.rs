@@ -85,8 +85,9 @@ pub enum Output {
         /// Those that go on at an offset, ascending by index; the others start at 0.
         partial: Vec<PartialFile>,
     },
-    /// The outline is sealed: this is the manifest that the importer is asked to apply.
-    Sealed(Arc<Manifest>),
+    /// The outline is sealed: this is the digest of the manifest that the importer is asked to apply. The manifest itself is
+    /// of no use while this conversation lasts, and after a loss it is made as that of every outline.
+    Sealed(Digest),
     /// Let go of the control stream and the lanes of this connection; what they still report is of no interest. The
     /// session waits for its importer. An outline is void now.
     Suspended {

@@ -234,6 +234,12 @@ impl ExportJob {
         if lanes == 0 || chunk < super::tickets::MIN_CHUNK {
             return Err(Code::VersionMismatch);
         }
+        if let (Source::Outlined(_), Some(held)) = (&self.source, ask.manifest_sha256)
+            && self.record.manifest == Some(held)
+        {
+            // it was asked to apply this, and has seen first that the connection is lost: it comes again to the manifest
+            self.input(Input::Lost, shared);
+        }
         match (&self.source, ask.manifest_sha256) {
             // a restarted exporter does not know yet whether its tree is still that one
             (Source::Hashing | Source::Outlined(_), Some(_)) => return Err(Code::Busy),
@@ -434,7 +440,7 @@ impl ExportJob {
                     }
                 }
                 Output::SendFiles { entries, partial } => self.send_files(entries, &partial, shared),
-                Output::Sealed(manifest) => self.outline_is_sealed(manifest, shared),
+                Output::Sealed(sha256) => self.outline_is_sealed(sha256, shared),
                 Output::Suspended { reset } => self.disconnected(reset, shared),
                 Output::Over(outcome) => return self.finish(outcome, shared),
                 Output::Idle(_) => return,

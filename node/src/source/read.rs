@@ -28,7 +28,7 @@ const DIR_HANDLES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 /// A hashed tree: its manifest and what is needed to serve its files. Shared by all sessions that send it.
 pub struct Snapshot {
     manifest: Arc<Manifest>,
-    files: Arc<Files>,
+    files: Files,
 }
 
 /// What is needed to find files, and to see that they are still those of the walk.
@@ -59,7 +59,7 @@ impl Snapshot {
         let (root, devices, ids) = tree.into_identities();
         drop(digests);
         let manifest = Arc::new(builder.finish()?);
-        Ok(Self { manifest, files: Arc::new(Files { root, root_path, ids, devices, skipped }) })
+        Ok(Self { manifest, files: Files { root, root_path, ids, devices, skipped } })
     }
 
     /// The tree before its files are hashed: what is served is what the walk saw.
@@ -67,18 +67,13 @@ impl Snapshot {
         let builder = describe(&tree, None)?;
         let (root, devices, ids) = tree.into_identities();
         let manifest = Arc::new(builder.finish()?);
-        Ok(Self { manifest, files: Arc::new(Files { root, root_path, ids, devices, skipped }) })
+        Ok(Self { manifest, files: Files { root, root_path, ids, devices, skipped } })
     }
 
     /// The walked tree again, of which this is an outline.
     pub(super) fn tree(&self, root_stamp: Option<Stamp>, suspects: BTreeSet<u32>) -> Tree {
-        let Files { root, ids, devices, .. } = &*self.files;
+        let Files { root, ids, devices, .. } = &self.files;
         Tree::of(&self.manifest, Arc::clone(root), root_stamp, devices.clone(), ids.clone(), suspects)
-    }
-
-    /// The same files under the manifest that seals their outline.
-    pub fn sealed_as(&self, manifest: Arc<Manifest>) -> Self {
-        Self { manifest, files: Arc::clone(&self.files) }
     }
 
     /// The list of everything that is served.

@@ -78,7 +78,7 @@ impl Checkpointer {
         // before the flush: a file that is finished during it may not be covered
         let finished: Vec<_> = entries.iter().filter_map(|index| Some((*index, self.stamps.of(*index)?))).collect();
         self.flush.run()?;
-        if let Err(err) = self.activity.record() {
+        if let Err(err) = self.activity.record_if_old() {
             // the session may expire earlier than it should; its data are safe
             tracing::warn!(error = %err, "the activity of the session is not recorded");
         }

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -16,6 +18,8 @@ use super::durable;
 
 /// The file in a session's directory.
 pub(super) const FILE: &str = "seen";
+/// More often it says nothing new.
+const OFTEN: Duration = Duration::from_secs(30);
 const TEMPORARY: &str = "seen.tmp";
 /// A record is below this.
 const MAX_FILE: u64 = 256;
@@ -24,11 +28,27 @@ const MAX_FILE: u64 = 256;
 #[derive(Debug)]
 pub(super) struct Activity {
     dir: OwnedFd,
+    /// By this process.
+    recorded: Mutex<Option<Instant>>,
 }
 
 impl Activity {
     pub(super) fn new(dir: OwnedFd) -> Self {
-        Self { dir }
+        Self { dir, recorded: Mutex::default() }
+    }
+
+    /// The same, unless that was noted a moment ago: a checkpoint may come several times a second, and the two flushes
+    /// that this takes would hold up its own.
+    pub(super) fn record_if_old(&self) -> io::Result<()> {
+        let now = Instant::now();
+        {
+            let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            if recorded.is_some_and(|last| now.duration_since(last) < OFTEN) {
+                return Ok(());
+            }
+            *recorded = Some(now);
+        }
+        self.record()
     }
 
     /// Notes that somebody works on the session now.

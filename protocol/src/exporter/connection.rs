@@ -39,8 +39,8 @@ impl Exporter {
         self.manifest.take_if(|manifest| manifest.is_outline());
     }
 
-    /// What the lanes found out about the files of an outline that is withdrawn, by index: empty while one is being sent, if
-    /// there was none, and once it has been taken.
+    /// What the lanes found out about the files of an outline that is withdrawn, sealed or not, by index: empty while one is
+    /// served, if there was none, and once it has been taken.
     pub fn take_late_hashes(&mut self) -> Vec<Option<Digest>> {
         match self.manifest {
             Some(_) => Vec::new(),

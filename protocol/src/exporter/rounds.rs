@@ -1,7 +1,5 @@
 //! The exporter's conversation on one connection: what is asked for is sent, in rounds (SPEC §5.5 to §5.7).
 
-use std::sync::Arc;
-
 use super::{Exporter, Output, State};
 use crate::file::Violation;
 use crate::frame::{FinalizeRequest, Frame, PartialFile, PendingList, PhaseEnd, RetryBegin, RetryEnd, RetryRequest};
@@ -166,26 +164,23 @@ impl Exporter {
     // SPEC §5.7, §5.10
     fn finalize(&mut self) -> Result<(), Violation> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
-        let manifest = match manifest.is_outline() {
+        let manifest_sha256 = match manifest.is_outline() {
             true => {
-                let sealed = manifest.seal(|index| self.late.get(index.at()).copied().flatten());
-                let sealed =
-                    Arc::new(sealed.ok_or(Violation::unexpected("all is well with a file that was not sent"))?);
-                self.outputs.push_back(Output::Sealed(sealed.clone()));
-                self.late = Vec::new();
+                let sealed = manifest.sealed_sha256(|index| self.late.get(index.at()).copied().flatten());
+                let sealed = sealed.ok_or(Violation::unexpected("all is well with a file that was not sent"))?;
+                self.outputs.push_back(Output::Sealed(sealed));
                 sealed
             }
-            false => manifest.clone(),
+            false => manifest.sha256(),
         };
         let request = FinalizeRequest {
-            manifest_sha256: manifest.sha256(),
+            manifest_sha256,
             entry_count: manifest.header().entry_count,
             total_bytes: manifest.total_bytes(),
         };
         self.send(Frame::FinalizeRequest(request));
         self.finalize_sent = true;
         self.result_may_come = true;
-        self.manifest = Some(manifest);
         self.state = State::Finalizing;
         Ok(())
     }

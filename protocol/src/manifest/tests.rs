@@ -168,11 +168,14 @@ fn an_outline_and_its_seal_lead_to_each_other_and_to_nothing_else() {
     assert_eq!(sealed.outline_sha256(), outline.sha256());
     assert_eq!(outline.outline_sha256(), outline.sha256());
     let again = outline.seal(|_| Some(Digest([7; 32]))).expect("every hash is known");
+    assert_eq!(outline.sealed_sha256(|_| Some(Digest([7; 32]))), Some(again.sha256()));
     assert_eq!(again.canonical_bytes(), sealed.canonical_bytes());
     let other = outline.seal(|index| Some(Digest([index.0 as u8; 32]))).expect("every hash is known");
     assert!(other.sha256() != sealed.sha256() && other.outline_sha256() == outline.sha256());
     assert!(outline.seal(|index| (index.0 != 4).then_some(Digest([7; 32]))).is_none(), "one is missing");
+    assert_eq!(outline.sealed_sha256(|index| (index.0 != 4).then_some(Digest([7; 32]))), None);
     assert!(sealed.seal(|_| Some(Digest([7; 32]))).is_none(), "it is sealed");
+    assert_eq!(sealed.sealed_sha256(|_| Some(Digest([7; 32]))), None);
 }
 
 // SPEC §4.6

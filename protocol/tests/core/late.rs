@@ -325,9 +325,9 @@ fn an_exporter_seals_what_it_sent_and_nothing_that_it_did_not() {
     sent(&mut core, &tree, &[]);
     core.handle(START, all_well()).expect("legal");
     let outputs = drain_exporter(&mut core);
-    let sealed = outputs.iter().any(
-        |output| matches!(output, exporter::Output::Sealed(manifest) if manifest.sha256() == tree.manifest.sha256()),
-    );
+    let sealed = outputs
+        .iter()
+        .any(|output| matches!(output, exporter::Output::Sealed(sha256) if *sha256 == tree.manifest.sha256()));
     let asked = outputs.iter().any(|output| matches!(output, exporter::Output::Send(Frame::FinalizeRequest(request)) if request.manifest_sha256 == tree.manifest.sha256()));
     assert!(sealed && asked, "{outputs:?}");
     let mut core = exporter(&tree);

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use me_sync_protocol::exporter::{Input, Output};
-use me_sync_protocol::ids::SessionId;
-use me_sync_protocol::manifest::Manifest;
+use me_sync_protocol::ids::{Digest, SessionId};
 use me_sync_protocol::reason::Code;
 
 use super::ExportJob;
@@ -91,12 +90,18 @@ impl ExportJob {
         self.input(Input::ManifestReady(manifest), shared);
     }
 
-    /// Every hash is known: the importer is asked to apply this.
-    pub(super) fn outline_is_sealed(&mut self, manifest: Arc<Manifest>, shared: &Shared) {
-        if let Source::Outlined(outline) = &self.source {
-            self.source = Source::Ready(Arc::new(outline.snapshot().sealed_as(manifest)));
-            self.note_manifest();
-            self.put(shared);
+    /// Every hash is known: the importer is asked to apply the manifest with this digest.
+    pub(super) fn outline_is_sealed(&mut self, sha256: Digest, shared: &Shared) {
+        self.record.manifest = Some(sha256);
+        self.put(shared);
+    }
+
+    /// The digest of what the importer has or will have, once every hash is known.
+    pub(super) fn sealed_sha256(&self) -> Option<Digest> {
+        match &self.source {
+            Source::Hashing => None,
+            Source::Outlined(_) => self.record.manifest,
+            Source::Ready(snapshot) => Some(snapshot.manifest().sha256()),
         }
     }
 

@@ -66,7 +66,8 @@ impl ExportJob {
         let Some(snapshot) = self.snapshot() else { return Completion::nothing() };
         let notes = view::skipped_notes(snapshot.skipped());
         let (payload_bytes, wire_bytes) = self.payload();
-        Completion { notes, payload_bytes, wire_bytes, ..Completion::of(snapshot.manifest()) }
+        let manifest_sha256 = self.sealed_sha256().map(|sha256| sha256.to_string()).unwrap_or_default();
+        Completion { notes, payload_bytes, wire_bytes, manifest_sha256, ..Completion::of(snapshot.manifest()) }
     }
 
     /// Payload bytes that went over the network in this process, and as how many.
@@ -150,8 +151,7 @@ impl ExportJob {
             }
         }
         let begun = self.session.is_some().then_some(self.record.created.wall_ms);
-        let sealed = self.snapshot().map(|s| s.manifest()).filter(|manifest| !manifest.is_outline());
-        let sealed = sealed.map(|manifest| manifest.sha256().to_string());
+        let sealed = self.sealed_sha256().map(|sha256| sha256.to_string());
         self.view.send_if_modified(|view| {
             let mut next = view.clone();
             if next.source_name.is_none() {

@@ -410,6 +410,7 @@ impl ImportJob {
         tokio::spawn(async move {
             let flushed = tokio::task::spawn_blocking(move || checkpointer.run(&entries)).await;
             let done = match flushed {
+                Ok(Ok(stamps)) if stamps.is_empty() => Ok(()),
                 Ok(Ok(stamps)) => {
                     let stamps = stamps.into_iter().map(|(index, stamp)| (index, stamp.to_bytes())).collect();
                     store.mark_durable(id, stamps).await.map_err(|e| store_failure(&e))
@@ -425,7 +426,13 @@ impl ImportJob {
     pub(in crate::coordinator) fn checkpointed(&mut self, result: Result<(), Failure>, shared: &Shared) {
         self.checkpoints.is_running = false;
         match result {
-            Ok(()) => self.record_progress(shared),
+            Ok(()) => {
+                self.record_progress(shared);
+                // a disk that is slower than the link has the next one to do by now, and idles until then
+                if !self.is_over {
+                    self.checkpoint_if_due(shared.clock.now(), shared);
+                }
+            }
             // the disk did not confirm: nothing that is staged can be trusted any more
             Err(failure) if failure.code == Code::IoError => self.stop(failure, shared),
             // the state directory: what arrived so far is not lost, but nothing more can be promised

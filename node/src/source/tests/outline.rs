@@ -59,17 +59,6 @@ fn an_outline_serves_the_files_and_the_hashes_found_on_the_way_are_not_made_agai
 }
 
 #[test]
-fn a_snapshot_under_the_manifest_that_seals_its_outline_serves_the_same_files() {
-    let ground = tree();
-    let outline = outline(ground.scan().unwrap());
-    let sealed = ground.snapshot().manifest().clone();
-    let snapshot = Arc::new(outline.snapshot().sealed_as(sealed.clone()));
-    assert_eq!((serve(&snapshot, "a").unwrap().len(), snapshot.manifest().sha256()), (3000, sealed.sha256()));
-    ground.file("a", "another text");
-    assert!(matches!(serve(&snapshot, "a"), Err(ReadError::Changed { .. })));
-}
-
-#[test]
 fn a_little_rest_is_hashed_at_once_and_so_is_everything_that_the_cache_knows() {
     let ground = tree();
     let bytes = ground.scan().unwrap().summary().bytes;

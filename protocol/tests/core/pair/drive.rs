@@ -169,11 +169,9 @@ impl Pair {
                     conn.offsets = partial.iter().map(|p| (p.index, p.offset)).collect();
                     conn.work.extend(entries);
                 }
-                // the node's snapshot is sealed too
-                exporter::Output::Sealed(manifest) => {
-                    let right = self.trees.iter().any(|tree| tree.manifest.sha256() == manifest.sha256());
+                exporter::Output::Sealed(sha256) => {
+                    let right = self.trees.iter().any(|tree| tree.manifest.sha256() == sha256);
                     self.assert(right, "what was sent is what the exporter had");
-                    self.outlined = false;
                 }
                 exporter::Output::Suspended { reset } => {
                     self.outline_is_void();

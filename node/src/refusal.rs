@@ -272,8 +272,13 @@ impl From<StateError> for Refusal {
 
 impl From<RollbackError> for Refusal {
     fn from(err: RollbackError) -> Self {
-        let hint = "`me-sync sessions` lists what is kept and where";
-        Self::coded(err.code(), chain(&err).to_string(), hint).exit(Exit::RollbackFailed)
+        let (exit, hint) = match &err {
+            RollbackError::NeverApplied { .. } => {
+                (Exit::Usage, "`me-sync sessions` lists the directories that trees went into")
+            }
+            _ => (Exit::RollbackFailed, "`me-sync sessions` lists what is kept and where"),
+        };
+        Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
     }
 }
 

@@ -181,8 +181,8 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         }
         Code::HealthFailed => (
             "the command after the swap failed and the old tree is back",
-            "mend the command, then start again with a new ticket; `me-sync kept` says how to get the tree that came \
-                 without it",
+            "mend the command, then start again with a new ticket; `me-sync kept` shows how to put the tree that \
+             came in place without it",
         ),
         Code::RollbackUnavailable => ("there is nothing to roll back to", "`me-sync sessions` lists what is kept"),
         Code::StateLocked => (

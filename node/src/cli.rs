@@ -66,7 +66,7 @@ Examples:
 Exit codes:
   0 applied, in place  5 declined           10 apply failed, old tree is back
   2 usage              6 incomplete         11 rollback failed
-  3 peer not found     7 source             12 health check failed
+  3 peer not found     7 source             12 command after the swap failed
   4 ticket refused     8 target preflight   13 timed out
                        9 target drifted     14 other version
  15 node or state     16 locked            130 interrupted, can be resumed";

@@ -108,12 +108,14 @@ pub enum ConfigError {
         nearest: Option<&'static str>,
     },
     /// It is no TOML, or a value is not what its key takes.
-    #[error("{path}, line {line}: {why}", path = path.display())]
+    #[error("{path}, line {line}: {of}{why}", path = path.display(), of = key.map(|key| format!("{key}: ")).unwrap_or_default())]
     Value {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
+        /// Whose value it is, with its table; none where the text is no TOML.
+        key: Option<&'static str>,
         /// What is wrong.
         why: String,
     },
@@ -128,7 +130,8 @@ impl ConfigError {
             Self::NotOurs { .. } => "make it yours alone: chown and chmod go-w".to_owned(),
             Self::UnknownKey { nearest: Some(nearest), .. } => format!("did you mean {nearest:?}?"),
             Self::UnknownKey { nearest: None, .. } => format!("the keys are {}", keys::ALL.join(", ")),
-            Self::Value { .. } => "`me-sync config --help` shows an example".to_owned(),
+            Self::Value { key: Some(key), .. } => format!("write it like this: {}", keys::example(key)),
+            Self::Value { key: None, .. } => "`me-sync config --help` shows an example".to_owned(),
         }
     }
 }
@@ -203,6 +206,7 @@ impl Config {
         let wrong = |err: toml::de::Error| ConfigError::Value {
             path: path.to_owned(),
             line: keys::line(text, err.span().map_or(0, |span| span.start)),
+            key: err.span().and_then(|span| keys::at(text, span.start)),
             why: err.message().to_owned(),
         };
         keys::check(text).map_err(wrong)?.map_or(Ok(()), |unknown| {
@@ -213,13 +217,10 @@ impl Config {
         // a time without a command is looked at too
         let argv = config.post_apply.clone().or_else(|| Some(vec!["true".to_owned()]));
         let command = Self { post_apply: argv, ..config.clone() }.post_apply(None);
-        let refused = |err: PostApplyRefused| ConfigError::Value {
-            path: path.to_owned(),
-            line: keys::line_of(
-                text,
-                if err == PostApplyRefused::Timeout { "post_apply_timeout" } else { "post_apply" },
-            ),
-            why: err.to_string(),
+        let refused = |err: PostApplyRefused| {
+            let key = if err == PostApplyRefused::Timeout { "post_apply_timeout" } else { "post_apply" };
+            let line = keys::line_of(text, key);
+            ConfigError::Value { path: path.to_owned(), line, key: Some(key), why: err.to_string() }
         };
         command.map_err(refused)?;
         Ok(config)
@@ -312,6 +313,29 @@ mod tests {
             let ConfigError::Value { line, .. } = refused else { panic!("{text}: {refused}") };
             assert!(line >= 2, "{text}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_names_its_key_and_how_it_is_written() {
+        for (text, key, form) in [
+            ("limit = 5", "limit", "limit = \"20M\""),
+            ("limit = '5'", "limit", "limit = \"20M\""),
+            ("compress = true", "compress", "compress = \"auto\""),
+            ("name = 5", "name", "name = \"attic\""),
+            ("listen = '127.0.0.1'", "listen", "listen = [\"192.168.1.5:4001\"]"),
+            ("listen = ['nowhere']", "listen", "listen = ["),
+            ("mdns = 'no'", "mdns", "mdns = true"),
+            ("post_apply = 'reload'", "post_apply", "post_apply = [\"systemctl\""),
+            ("post_apply = []", "post_apply", "post_apply = [\"systemctl\""),
+            ("post_apply_timeout = '1m'", "post_apply_timeout", "post_apply_timeout = 60"),
+            ("[api]\nport = 70000", "api.port", "port = 7711"),
+            ("[api]\nimport_roots = ['relative']", "api.import_roots", "import_roots = [\"/srv/copies\"]"),
+        ] {
+            let refused = parse(text).unwrap_err();
+            assert!(refused.to_string().contains(&format!(" {key}: ")), "{text}: {refused}");
+            assert!(refused.hint().contains(form), "{text}: {}", refused.hint());
+        }
+        assert!(parse("name = ").unwrap_err().hint().contains("config --help"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::coordinator::{self, CoordinatorHandle, Hashes, ImportPlan, Setup};
 use crate::identity::{self, IdentityError};
 use crate::limit::{self, LimitFileError, Limiter, Rate};
 use crate::net::{self, ListenAddr, NetConfig, NetError, NetHandle, PeerView, Search, TransportPreference, Transports};
-use crate::post_apply;
+use crate::post_apply::{self, PostApplyRefused};
 use crate::staging::{PreflightError, Recovered, StateDir, StateError, Target, TargetOptions};
 use crate::state_lock::{StateLock, StateLockError};
 use crate::store::{Store, StoreError, StoreHandle};
@@ -294,6 +294,9 @@ pub enum ImportError {
     /// The session cannot be gone on with.
     #[error(transparent)]
     Resume(#[from] ResumeError),
+    /// The command after the swap cannot run here.
+    #[error("the command after the swap: {0}")]
+    PostApply(#[from] PostApplyRefused),
     /// The node takes no more jobs.
     #[error("the node takes no more jobs ({0})")]
     Refused(Code),
@@ -310,6 +313,7 @@ impl ImportError {
             Self::TakenBack { .. } => Code::HealthFailed,
             Self::Store(e) => e.code(),
             Self::Resume(e) => e.code(),
+            Self::PostApply(_) => Code::HealthFailed,
             Self::Refused(code) => *code,
         }
     }
@@ -441,6 +445,10 @@ impl NodeHandle {
             job.set_limit(options.limit);
             return Ok(job);
         }
+        let post_apply = options.post_apply.or(None);
+        if let Some(command) = &post_apply {
+            command.look_beside(target.path())?;
+        }
         let plan = ImportPlan {
             target,
             target_options,
@@ -450,7 +458,7 @@ impl NodeHandle {
             transport: options.transport,
             connect_timeout: options.connect_timeout,
             unpacked,
-            post_apply: options.post_apply.or(None),
+            post_apply,
         };
         let job = self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)?;
         job.set_limit(options.limit);

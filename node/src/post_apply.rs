@@ -3,6 +3,7 @@
 //! Owns how it is started, watched, heard and ended. Its words come from what a person on this device wrote, nothing of a
 //! peer is among them, and no shell reads them. Blocking: it runs on the thread that has done the swap.
 
+mod find;
 mod words;
 
 use std::collections::VecDeque;
@@ -67,6 +68,10 @@ impl PostApply {
         is_stopped: &dyn Fn() -> bool,
         started: &mut dyn FnMut(ProcessMark) -> Result<(), String>,
     ) -> Ran {
+        // it was there when the import began; if not now, no shell needs to find that out
+        if let Err(refused) = self.look_beside(facts.target) {
+            return Ran { end: Err(format!("it cannot be started: {refused}")), said: Vec::new() };
+        }
         let (mut child, output) = match self.spawn(facts) {
             Ok(spawned) => spawned,
             Err(err) => return Ran { end: Err(format!("{self} cannot be started: {err}")), said: Vec::new() },
@@ -87,8 +92,17 @@ impl PostApply {
             kill(&child, Signal::KILL);
         }
         // it has ended, or is about to
-        child.wait().ok();
-        Ran { end, said: heard.told() }
+        let status = child.wait().ok();
+        let said = heard.told();
+        match &said[..] {
+            // the gate's own words, when the system refuses the program: the reader knows of no gate
+            [only] if is_of_gate(only, status.and_then(|status| status.code())) => {
+                let why =
+                    "the system refuses it; if it is a script, its first line may name a program that is not there";
+                Ran { end: Err(format!("{self} cannot be started: {why}")), said: Vec::new() }
+            }
+            _ => Ran { end, said },
+        }
     }
 
     fn spawn(&self, facts: &Facts<'_>) -> io::Result<(Child, PipeReader)> {
@@ -109,7 +123,7 @@ impl PostApply {
             .env_remove("ME_SYNC_KEPT")
             .envs(facts.retained.map(|kept| ("ME_SYNC_KEPT", kept)))
             // the same directory before and after a way back, and none whose content came from elsewhere
-            .current_dir(facts.target.parent().unwrap_or(Path::new("/")))
+            .current_dir(place(facts.target))
             .stdin(Stdio::piped())
             .stdout(input.try_clone()?)
             .stderr(input)
@@ -140,6 +154,18 @@ impl PostApply {
     }
 }
 
+/// Where it runs.
+fn place(target: &Path) -> &Path {
+    target.parent().unwrap_or(Path::new("/"))
+}
+
+/// Is that line, of a process that ended so, what the gate says when it cannot become the command? It begins with the
+/// name that the gate was given.
+fn is_of_gate(line: &str, code: Option<i32>) -> bool {
+    let [.., name] = GATE;
+    matches!(code, Some(126 | 127)) && line.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "))
+}
+
 /// Asks the group to end, and gives it a moment; the caller kills what is left.
 fn end(child: &Child, ended: &mpsc::Receiver<Option<String>>) {
     kill(child, Signal::TERM);
@@ -166,8 +192,6 @@ fn wait_apart(child: &Child) -> mpsc::Receiver<Option<String>> {
         };
         let how = match how {
             Ok(0) => None,
-            // so says the shell of a program that is not there, or may not be run
-            Ok(code @ (126 | 127)) => Some(format!("cannot be started, or ended with exit code {code}")),
             Ok(code) => Some(format!("ended with exit code {code}")),
             Err(Some(signal)) => Some(format!("was ended by signal {signal}")),
             Err(None) => Some("was lost".to_owned()),

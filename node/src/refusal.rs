@@ -10,6 +10,7 @@ use crate::book::BookError;
 use crate::errors::chain;
 use crate::net::NetError;
 use crate::node::{CodeError, ImportError, NodeError, OfferError, ResumeError};
+use crate::post_apply::PostApplyRefused;
 use crate::source::SourceError;
 use crate::staging::{RollbackError, StateError};
 use crate::store::StoreError;
@@ -226,6 +227,7 @@ impl From<ImportError> for Refusal {
             ),
             ImportError::Store(ref err) => (of_store(err), STATE_HINT),
             ImportError::Resume(err) => return err.into(),
+            ImportError::PostApply(err) => return err.into(),
             ImportError::Refused(_) => (Exit::Node, "try again in a moment"),
         };
         Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
@@ -244,9 +246,22 @@ impl From<ResumeError> for Refusal {
             }
             ResumeError::Store(err) => (of_store(err), STATE_HINT),
             ResumeError::Stage(_) => (code.into(), "what is left of it is removed at the next start"),
+            ResumeError::PostApply(err) => return err.clone().into(),
             ResumeError::Refused(_) => (Exit::Node, "try again in a moment"),
         };
         Self::coded(code, chain(&err).to_string(), hint).exit(exit)
+    }
+}
+
+impl From<PostApplyRefused> for Refusal {
+    fn from(err: PostApplyRefused) -> Self {
+        let hint = if err.is_of_program() {
+            "nothing was begun; install it or give its whole path, or run nothing: --post-apply ''"
+        } else {
+            "for example --post-apply 'systemctl --user restart photos'"
+        };
+        let message = format!("the command after the swap cannot run: {err}");
+        Self { exit: Exit::Usage, code: "usage", message, hint: hint.to_owned() }
     }
 }
 
@@ -272,8 +287,13 @@ impl From<StateError> for Refusal {
 
 impl From<RollbackError> for Refusal {
     fn from(err: RollbackError) -> Self {
-        let hint = "`me-sync sessions` lists what is kept and where";
-        Self::coded(err.code(), chain(&err).to_string(), hint).exit(Exit::RollbackFailed)
+        let (exit, hint) = match &err {
+            RollbackError::NeverApplied { .. } => {
+                (Exit::Usage, "`me-sync sessions` lists the directories that trees went into")
+            }
+            _ => (Exit::RollbackFailed, "`me-sync sessions` lists what is kept and where"),
+        };
+        Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
     }
 }
 

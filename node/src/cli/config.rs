@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::exit::CliError;
 use super::globals::Globals;
-use super::human;
 use super::out::Out;
+use super::{human, post_apply};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -68,6 +68,12 @@ pub(crate) fn run(args: &Args, globals: &Globals, out: Out) -> Result<(), CliErr
             let roots = found.iter().flat_map(|file| file.api.export_roots.iter().chain(&file.api.import_roots));
             for root in roots.flatten().filter(|root| !root.is_dir()) {
                 out.warn(format_args!("{} is no directory: nothing is allowed there", human::path(root)));
+            }
+            if let Some(command) = found.as_ref().and_then(|file| file.post_apply(None).ok().flatten()) {
+                post_apply::found(command).map_err(|err| CliError {
+                    message: format!("{shown}: {}", err.message),
+                    ..post_apply::in_file(err, globals)
+                })?;
             }
             match &found {
                 Some(_) => out.say(format_args!("{shown} is fine")),

@@ -201,7 +201,10 @@ fn report(
         for difference in judged.differences.iter().take(NAMED) {
             out.say(human::lines(&difference.replace('\n', "\u{2028}")));
         }
-        let message = format!("the trees differ in {} entries", judged.differences.len());
+        let message = match judged.differences.len() {
+            1 => "the trees differ in 1 entry".to_owned(),
+            n => format!("the trees differ in {n} entries"),
+        };
         let error = CliError::new(Exit::Incomplete, message, "close programs that write to the source, and report it");
         return Err(CliError { extra: json!({ "differences": judged.differences }), ..error });
     }

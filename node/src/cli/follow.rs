@@ -89,7 +89,7 @@ impl<'a> Follower<'a> {
             }
             if let Some(outcome) = view.outcome.clone() {
                 self.render.clear();
-                return self.ended(outcome, &view, stopping).map(|done| Step::Completed(Box::new(done)));
+                return self.ended(outcome, &view, stopping, job).map(|done| Step::Completed(Box::new(done)));
             }
             if let (false, Some(review)) = (stopping, view.review) {
                 self.render.clear();
@@ -99,7 +99,7 @@ impl<'a> Follower<'a> {
                 changed = views.changed() => if changed.is_err() {
                     let outcome = job.outcome().await;
                     self.render.clear();
-                    return self.ended(outcome, &job.view(), stopping).map(|done| Step::Completed(Box::new(done)));
+                    return self.ended(outcome, &job.view(), stopping, job).map(|done| Step::Completed(Box::new(done)));
                 },
                 _ = tick.tick() => {}
                 () = self.stop.asked(), if !stopping => {
@@ -123,7 +123,7 @@ impl<'a> Follower<'a> {
         if self.keeps.is_some() { job.suspend().await } else { job.abort().await }
     }
 
-    fn ended(&self, outcome: Outcome, view: &JobView, stopping: bool) -> Result<Completion, CliError> {
+    fn ended(&self, outcome: Outcome, view: &JobView, stopping: bool, job: &Job) -> Result<Completion, CliError> {
         let (code, message, hint) = match outcome {
             Outcome::Completed(done) => return Ok(done),
             Outcome::Failed { code, message, hint } => (code, message, hint),
@@ -136,6 +136,9 @@ impl<'a> Follower<'a> {
         let settled = matches!(error.exit, Exit::ApplyFailed | Exit::HealthFailed);
         if stopping && code == Code::NodeStopping {
             return Err(CliError { extra, ..self.stopped(view) });
+        }
+        if code == Code::NodeStopping && job.is_of_another() {
+            return Err(CliError { extra, ..stopped_elsewhere() });
         }
         if stopping && !settled {
             return Err(CliError { extra, hint: error.hint, ..CliError::interrupted(error.message) });
@@ -183,6 +186,12 @@ impl<'a> Follower<'a> {
 pub(crate) fn not_followed() -> CliError {
     let hint = "`me-sync status` shows it; Ctrl-C at the command that began it stops it".to_owned();
     CliError { hint, ..CliError::interrupted("no longer followed; the import itself goes on") }
+}
+
+/// Who did the work that this command only looked at was stopped.
+fn stopped_elsewhere() -> CliError {
+    let hint = "type the same command again to go on where it stopped".to_owned();
+    CliError { hint, ..CliError::interrupted("the command that this one followed was stopped; what arrived is kept") }
 }
 
 /// Comes back at that time; never, if there is none.

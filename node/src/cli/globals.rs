@@ -72,7 +72,7 @@ pub(crate) struct Globals {
     /// NDJSON on stdout, the last line is a "result"
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// No progress and no explanations
+    /// No progress and no explanations; `send` still says its ticket and its code
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Log to stderr; repeat for more (ME_SYNC_LOG sets a filter)
@@ -290,7 +290,10 @@ impl Globals {
 
     /// A command on the same state directory, as it can be typed.
     pub(crate) fn command(&self, rest: &str) -> String {
-        let state = self.state_dir.as_deref().map(|d| format!("--state-dir {} ", human::shell(d))).unwrap_or_default();
+        // whoever types it may be in another directory by then
+        let absolute = |dir: &std::path::Path| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let state = self.state_dir.as_deref().map(absolute);
+        let state = state.map(|dir| format!("--state-dir {} ", human::shell(&dir))).unwrap_or_default();
         format!("me-sync {state}{rest}")
     }
 
@@ -330,9 +333,11 @@ mod tests {
     fn a_command_in_a_hint_names_the_state_directory_that_was_given_if_it_is_for_this_device() {
         let globals = |args: &[&str]| Line::try_parse_from([&["x"], args].concat()).unwrap().globals;
         let given = globals(&["--state-dir", "a b"]);
+        // from whatever directory it is typed
+        let here = std::env::current_dir().unwrap();
         assert_eq!(
             given.here("kept: `me-sync resume ab12` goes on"),
-            "kept: `me-sync --state-dir 'a b' resume ab12` goes on"
+            format!("kept: `me-sync --state-dir '{}/a b' resume ab12` goes on", here.display())
         );
         for elsewhere in ["run `me-sync send` there again", "and `me-sync retry` on the other device: x", "nothing"] {
             assert_eq!(given.here(elsewhere), elsewhere);

@@ -23,8 +23,10 @@ Examples:
   me-sync kept --json
 
 One line each, the oldest first, separated by tabs: session, directory, where
-its old tree is kept, what it is, files, bytes, and until when it can be rolled
-back. `me-sync forget` deletes one earlier.";
+it is kept, what it is, files, bytes, and until when. An old tree comes back by
+`me-sync rollback`. An undone tree is what came and went again, by a rollback or
+because the command after the swap failed: the command that is shown puts it in
+place. `me-sync forget` deletes one earlier.";
 
 pub(crate) const FORGET_EXAMPLES: &str = "\
 Examples:
@@ -62,6 +64,7 @@ pub(crate) async fn run(_: Args, globals: &Globals, out: Out, stop: &Stop) -> Re
             human::wall(kept.keep_until_ms),
         ));
     }
+    say_ways_back(&all, globals, out);
     let bytes: u64 = all.iter().map(|kept| kept.tree.bytes).sum();
     match all.first() {
         None => out.say("no tree is kept"),
@@ -149,12 +152,39 @@ fn find<'a>(all: &'a [Kept], what: &Path) -> Vec<&'a Kept> {
     all.iter().filter(|kept| kept.target == dir).collect()
 }
 
+/// How each of them comes back. An undone tree is no way back for a rollback: it is moved, as it is, in place of what stands
+/// there, which stays beside it.
+fn say_ways_back(all: &[Kept], globals: &Globals, out: Out) {
+    if let Some(old) = all.iter().find(|kept| !kept.is_undone) {
+        let command = globals.command(&format!("rollback {}", human::shell(&old.target)));
+        out.say(format_args!("old tree: what was there before; it comes back by: {command}"));
+    }
+    if let Some(undone) = all.iter().find(|kept| kept.is_undone) {
+        let way = way_back(undone);
+        out.say(format_args!(
+            "undone tree: what came, and was taken back by a rollback or by the command after the swap; it comes back by: {way}"
+        ));
+    }
+}
+
+/// The command that puts an undone tree in place again.
+fn way_back(undone: &Kept) -> String {
+    let (from, to) = (human::shell(&undone.path), human::shell(&undone.target));
+    if undone.target.symlink_metadata().is_err() {
+        return format!("mv -T {from} {to}");
+    }
+    let mut aside = undone.target.clone().into_os_string();
+    aside.push(format!(".before-{}", undone.session.short()));
+    format!("mv -nT {to} {} && mv -nT {from} {to}", human::shell(Path::new(&aside)))
+}
+
 fn what(kept: &Kept) -> &'static str {
     if kept.is_undone { "undone tree" } else { "old tree" }
 }
 
 fn fields(kept: &Kept) -> Value {
-    json!({ "session_id": kept.session.to_string(), "target": kept.target.to_string_lossy(),
+    let way_back = kept.is_undone.then(|| way_back(kept));
+    json!({ "way_back": way_back, "session_id": kept.session.to_string(), "target": kept.target.to_string_lossy(),
         "retained": kept.path.to_string_lossy(), "retained_until_ms": kept.keep_until_ms, "undone": kept.is_undone,
         "files": kept.tree.files, "bytes": kept.tree.bytes, "is_partial": !kept.tree.complete })
 }

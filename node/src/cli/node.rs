@@ -120,7 +120,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         export_roots: roots(args.export_roots, api.export_roots.as_ref())?,
         import_roots: roots(args.import_roots, api.import_roots.as_ref())?,
         limit: globals.limit(args.limit),
-        post_apply: args.post_apply.begin(globals)?.or(None),
+        post_apply: args.post_apply.stay(globals, out)?,
     };
     let node = globals.spawn(out, stop).await?;
     let served = Http::serve(node.handle(), http).await;

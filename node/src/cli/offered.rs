@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use me_sync_node::http::schema::{CreateRequest, CreateResponse};
 use me_sync_node::source::{ScanOptions, Source};
 use me_sync_node::{Offer, OfferOptions, SentTo, Unfinished};
+use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
 use super::human;
 use super::job::Job;
 use super::out::Out;
 use super::own::Own;
+use super::peer_address::typed;
 use super::remote::Remote;
 use super::render::spinner;
 use super::send::found;
@@ -21,6 +23,8 @@ use super::stop::Stop;
 pub(crate) struct Offered {
     pub(crate) ticket_uri: String,
     pub(crate) code: Option<String>,
+    /// Devices nearby find this one by the code alone.
+    pub(crate) has_mdns: bool,
     pub(crate) expires_at_ms: u64,
     pub(crate) peer_id: String,
     pub(crate) addresses: Vec<String>,
@@ -30,6 +34,22 @@ pub(crate) struct Offered {
     /// Who took a tree from this place before.
     pub(crate) before: Vec<SentTo>,
     pub(crate) job: Job,
+}
+
+impl Offered {
+    /// Where this device is, as `--peer` takes it.
+    pub(crate) fn place(&self) -> Option<String> {
+        self.addresses.iter().find_map(|address| typed(address))
+    }
+
+    /// What to type on the other device to take the tree by its code. Without mDNS it has to be told where this one is.
+    pub(crate) fn by_code(&self) -> Option<String> {
+        let code = escaped(self.code.as_deref()?).to_string();
+        Some(match self.place().filter(|_| !self.has_mdns) {
+            Some(place) => format!("me-sync receive {code} DIR --peer {place}"),
+            None => format!("me-sync receive {code} DIR"),
+        })
+    }
 }
 
 /// Offers a tree from this process.
@@ -48,6 +68,7 @@ pub(crate) async fn offers_here(
     let offered = |offer: Offer| Offered {
         ticket_uri: offer.ticket_uri,
         code: offer.code,
+        has_mdns: node.has_mdns(),
         expires_at_ms: offer.expires_at_ms,
         peer_id: node.peer_id(),
         addresses: offer.ticket.addresses,
@@ -89,6 +110,7 @@ pub(crate) async fn offered_there(remote: &Remote, made: CreateResponse) -> Resu
         job: Job::there(remote.clone(), offer.job_id).await?,
         ticket_uri: offer.ticket_uri,
         code: offer.code,
+        has_mdns: remote.health.mdns,
         expires_at_ms: offer.expires_at,
         peer_id: made.peer_id,
         addresses: made.addresses,

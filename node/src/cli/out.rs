@@ -66,6 +66,13 @@ impl Out {
         }
     }
 
+    /// A line for people that the command makes little sense without: also with `--quiet`.
+    pub(crate) fn needed(&self, line: impl Display) {
+        if !self.json {
+            stderr_line(&line);
+        }
+    }
+
     /// A line for people that a question needs.
     pub(crate) fn ask(&self, text: impl Display) {
         let mut stderr = io::stderr().lock();

@@ -9,7 +9,7 @@ use me_sync_node::book::SessionView;
 use me_sync_node::http::schema::{StartRequest, StartResponse};
 use me_sync_node::limit::Rate;
 use me_sync_node::post_apply::Choice;
-use me_sync_node::staging::TargetOptions;
+use me_sync_node::staging::{Target, TargetOptions};
 use me_sync_node::{CodeOptions, Consent, ImportError, ImportOptions, NodeHandle, Role};
 use me_sync_protocol::ticket::{PREFIX, Ticket};
 use serde_json::json;
@@ -103,6 +103,14 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     if args.dir.to_string_lossy().starts_with(PREFIX) {
         return Err(CliError::usage("that is a ticket, but the directory is missing", "me-sync receive TICKET DIR"));
     }
+    let target_options = TargetOptions {
+        allow_home: args.i_mean_home,
+        fail_if_changed: args.fail_if_changed,
+        keep_world_writable: args.keep_world_writable,
+        forbidden: Vec::new(),
+    };
+    // the node looks at it again; here it comes before any advice how to replace it
+    Target::check_path(&args.dir, &target_options).map_err(|err| CliError::from(ImportError::from(err)))?;
     let post_apply = args.post_apply.begin(globals)?;
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
@@ -127,12 +135,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         transport: globals.preference(),
         peer_addresses: begin.peer_addresses,
         connect_timeout: args.connect_timeout,
-        target_options: TargetOptions {
-            allow_home: args.i_mean_home,
-            fail_if_changed: args.fail_if_changed,
-            keep_world_writable: args.keep_world_writable,
-            forbidden: Vec::new(),
-        },
+        target_options,
         limit: globals.limit(args.limit),
         post_apply: begin.post_apply,
         ..ImportOptions::new(&args.dir)

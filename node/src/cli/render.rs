@@ -136,6 +136,15 @@ impl Render {
         }
     }
 
+    /// The same, also with `--quiet`.
+    fn needed(&self, text: impl Display) {
+        let text = self.which(text.to_string());
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.out.needed(text)),
+            None => self.out.needed(text),
+        }
+    }
+
     /// Columns beside the bar.
     fn room(&self) -> usize {
         let columns = columns();
@@ -259,7 +268,7 @@ impl Render {
         self.burnt = view.codes_burnt;
         self.event("code", json!({ "code": view.spoken_code, "burnt": view.codes_burnt }));
         match &view.spoken_code {
-            Some(code) => self.say(format_args!("somebody tried a wrong code; the new code is {}", escaped(code))),
+            Some(code) => self.needed(format_args!("somebody tried a wrong code; the new code is {}", escaped(code))),
             // it may have ended meanwhile
             None if view.codes_burnt >= MAX_BURNT => self.say(format_args!(
                 "{MAX_BURNT} wrong codes were tried: this offer has no code any more; its ticket is still good"

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use me_sync_node::StateLock;
-use me_sync_node::staging::{self, StateDir};
+use me_sync_node::staging::{self, RollbackError, StateDir};
 use me_sync_protocol::reason::Code;
 use serde_json::json;
 
+use super::book::resolved;
 use super::exit::{CliError, Exit};
 use super::globals::Globals;
 use super::out::Out;
@@ -32,6 +33,16 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
     let shown = human::path(&args.dir);
+    let state_dir = globals.state_dir()?;
+    let on_record = state_dir.exists() && {
+        let (state_dir, dir) = (state_dir.clone(), args.dir.clone());
+        // what cannot be read is for the rollback itself to say
+        let look = move || StateDir::open(&state_dir).and_then(|state| staging::has_record(&state, &dir));
+        blocking(look).await?.unwrap_or(true)
+    };
+    if !on_record {
+        return Err(RollbackError::NeverApplied { target: resolved(&args.dir) }.into());
+    }
     // of what is not there nothing can be undone, whoever agrees
     let is_there = std::fs::symlink_metadata(&args.dir).is_ok();
     if !args.yes && is_there {
@@ -42,11 +53,6 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         if !prompt::yes(&format!("Undo the last migration into {shown}?"), out, stop).await? {
             return Err(CliError::coded(Code::Declined, "you declined", "nothing was changed"));
         }
-    }
-    let state_dir = globals.state_dir()?;
-    if !is_there && !state_dir.exists() {
-        let message = format!("nothing to go back to for {shown}: it does not exist");
-        return Err(CliError::coded(Code::RollbackUnavailable, message, "no migration is on record here"));
     }
     let dir = args.dir;
     // not `unless`: once begun it is waited for
@@ -68,9 +74,10 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         out.say(format_args!("{target} is gone again: it did not exist before the migration"));
     }
     out.say(format_args!(
-        "the undone tree is kept in {} until {}",
+        "the undone tree is kept in {} until {}; `{}` says how to get it back",
         human::path(&done.retained),
-        human::wall(done.keep_until_ms)
+        human::wall(done.keep_until_ms),
+        globals.command("kept")
     ));
     out.success(json!({ "session_id": done.session.to_string(), "target": done.target.to_string_lossy(),
         "target_exists": done.target_exists, "retained": done.retained.to_string_lossy(), "retained_until_ms": done.keep_until_ms }));

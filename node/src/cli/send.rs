@@ -20,7 +20,6 @@ use super::live::StatusFile;
 use super::offered::{Offered, offers_here, offers_there};
 use super::out::Out;
 use super::own::Meet;
-use super::peer_address::typed;
 use super::remote::{Remote, absolute};
 use super::render::spinner;
 use super::stop::{Stop, blocking};
@@ -37,7 +36,8 @@ Examples:
 
 A ticket is a line on stdout, and nothing else is. Whoever has it can take the
 tree once. The code, such as 7-velvet-harbor, is for a device on this network:
-say it and type it there. A wrong try burns it, and another one is shown.
+say it and type it there. A wrong try burns it, and another one is shown. With
+--quiet, stderr has the line to type with the code and what goes wrong, no more.
 
 A lost connection is waited out. Stopped and typed again, it goes on with the
 device that had begun; --new makes a ticket for another one instead.
@@ -161,11 +161,12 @@ async fn there(
     follow(offers, options.ttl, !args.no_qr, globals, out, stop).await
 }
 
-/// Where this device is, for whoever is to type the code without mDNS.
+/// Where this device is, for whoever is to type the code without mDNS. If there is none here either, the line with the code
+/// says it.
 fn say_place(args: &Args, offers: &[Offered], out: Out) {
-    let place = offers.first().and_then(|offer| offer.addresses.iter().find_map(|address| typed(address)));
-    if let Some(place) = place.filter(|_| args.code) {
-        out.say(format_args!("without mDNS this device is found by: me-sync receive CODE DIR --peer {place}"));
+    let place = offers.first().filter(|offer| args.code && offer.has_mdns).and_then(Offered::place);
+    if let Some(place) = place {
+        out.say(format_args!("a device without mDNS finds this one by: me-sync receive CODE DIR --peer {place}"));
     }
 }
 
@@ -268,10 +269,14 @@ fn show_ticket(offer: &Offered, ttl: Duration, with_qr: bool, out: Out) -> Resul
     }
     out.say(format_args!("The ticket, good once and for {} (keep it secret):", human::duration(ttl)));
     out.essential(&offer.ticket_uri)?;
-    match &offer.code {
-        Some(code) => {
-            out.say("On a device on this network, type this with the code in it:");
-            out.say(format_args!("  me-sync receive {} DIR", escaped(code)));
+    match offer.by_code() {
+        Some(line) => {
+            match offer.has_mdns {
+                true => out.say("On a device on this network, type this with the code in it:"),
+                false => out.say("On a device that reaches this one, type this with the code in it:"),
+            }
+            let indent = if out.quiet { "" } else { "  " };
+            out.needed(format_args!("{indent}{line}"));
             out.say("On any other, type this and paste the ticket:");
         }
         None => out.say("On the other device, type this and paste the ticket:"),
@@ -285,9 +290,15 @@ fn show_continued(offer: &Offered, known: &Unfinished, globals: &Globals, out: O
     let session = known.session.short();
     let device = human::device(&known.device_name, &known.peer_id);
     out.say(format_args!("continuing session {session} with {device}"));
-    if known.files > 0 {
-        let all = human::count(known.files, "file");
-        out.say(format_args!("{} of {all} were sent when it stopped", human::number(known.files_ok)));
+    // without a figure on record, as after a kill, how much is there is known when that device comes
+    if (known.files_ok, known.bytes_ok) != (0, 0) {
+        out.say(format_args!(
+            "before it stopped, {} of {} had been sent: {} of {} whole",
+            human::bytes(known.bytes_ok),
+            human::bytes(known.bytes),
+            human::number(known.files_ok),
+            human::count(known.files, "file")
+        ));
     }
     out.say("If me-sync does not run there any more, type this on that device:");
     out.say(format_args!("  me-sync resume {session}"));

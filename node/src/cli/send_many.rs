@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::future::join_all;
 use indicatif::MultiProgress;
 use me_sync_node::{Completion, JobView, SentTo};
-use me_sync_protocol::escape::escaped;
 use serde_json::{Value, json};
 
 use super::exit::CliError;
@@ -65,7 +64,10 @@ fn show_before(before: &[SentTo], out: Out) {
         out.say(format_args!("{device} took this directory on {}: it needs no ticket", human::wall(one.at_ms)));
     }
     if before.len() > NAMED {
-        out.say(format_args!("… and {} devices more; `me-sync sessions` lists them", before.len() - NAMED));
+        out.say(format_args!(
+            "… and {} more; `me-sync sessions` lists them",
+            human::count((before.len() - NAMED) as u64, "device")
+        ));
     }
 }
 
@@ -88,8 +90,12 @@ fn show_tickets(offers: &[Offered], ttl: Duration, out: Out) -> Result<(), CliEr
             None => out.say(format_args!("[{number}]")),
         }
         out.essential(&offer.ticket_uri)?;
-        if let Some(code) = &offer.code {
-            out.say(format_args!("    or the code, on this network: {}", escaped(code)));
+        if let Some(line) = offer.by_code() {
+            let where_to = if offer.has_mdns { " on this network" } else { "" };
+            match out.quiet {
+                true => out.needed(format_args!("[{number}] {line}")),
+                false => out.say(format_args!("    or, by the code{where_to}: {line}")),
+            }
         }
     }
     out.say("On each of the devices, type this and paste its ticket:");

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::parse_listen;
@@ -57,6 +58,43 @@ pub(super) fn check(text: &str) -> Result<Option<Unknown>, toml::de::Error> {
     Ok(first.map(|(at, key)| Unknown { line: line(text, at), nearest: nearest(&key), key }))
 }
 
+/// The known key whose value holds that byte.
+pub(super) fn at(text: &str, byte: usize) -> Option<&'static str> {
+    let table = DeTable::parse(text).ok()?;
+    let holds = |value: &Spanned<DeValue<'_>>| value.span().contains(&byte);
+    let known = |whole: &str| ALL.into_iter().find(|known| *known == whole);
+    for (key, value) in table.get_ref().iter() {
+        match value.get_ref() {
+            DeValue::Table(inner) if key.get_ref() == TABLE => {
+                if let Some((key, _)) = inner.iter().find(|(_, value)| holds(value)) {
+                    return known(&format!("{TABLE}.{}", key.get_ref()));
+                }
+            }
+            _ if holds(value) => return known(key.get_ref()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// How the value of a key is written.
+pub(super) fn example(key: &str) -> &'static str {
+    match key {
+        "name" => "name = \"attic\"",
+        "listen" => "listen = [\"192.168.1.5:4001\"]",
+        "mdns" => "mdns = true",
+        "probe" => "probe = true",
+        "limit" => "limit = \"20M\", bytes a second (also K and G), or \"100Mbit\"",
+        "compress" => "compress = \"auto\", or \"never\" or \"always\"",
+        "post_apply" => "post_apply = [\"systemctl\", \"--user\", \"restart\", \"photos\"]",
+        "post_apply_timeout" => "post_apply_timeout = 60, in seconds, 1 to 3600",
+        "api.port" => "port = 7711, below [api], 0 to 65535",
+        "api.export_roots" => "export_roots = [\"/srv/photos\"], below [api]",
+        "api.import_roots" => "import_roots = [\"/srv/copies\"], below [api]",
+        _ => "see `me-sync config --help`",
+    }
+}
+
 /// The line of a byte.
 pub(super) fn line(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
@@ -99,7 +137,7 @@ pub(super) fn compress<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Compres
         "auto" => Compression::Auto,
         "never" => Compression::Never,
         "always" => Compression::Always,
-        _ => return Err(D::Error::custom("compress is auto, never or always")),
+        _ => return Err(D::Error::custom("it is auto, never or always")),
     }))
 }
 

@@ -179,9 +179,11 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         Code::ApplyUnsupportedFs => {
             ("this file system cannot swap directories", "choose a target on another file system")
         }
-        Code::HealthFailed => {
-            ("the command after the swap failed and the old tree is back", "look at its output, then start again")
-        }
+        Code::HealthFailed => (
+            "the command after the swap failed and the old tree is back",
+            "mend the command, then start again with a new ticket; `me-sync kept` shows how to put the tree that \
+             came in place without it",
+        ),
         Code::RollbackUnavailable => ("there is nothing to roll back to", "`me-sync sessions` lists what is kept"),
         Code::StateLocked => (
             "another me-sync uses this state directory",

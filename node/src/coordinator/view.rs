@@ -63,12 +63,16 @@ pub(super) fn failure(manifest: &Manifest, index: EntryIndex, reason: &str, code
 /// What an exporter left out, as lines for the result.
 pub(super) fn skipped_notes(skipped: &SkippedReport) -> Vec<String> {
     let groups = [
-        (skipped.special.count, "sockets, FIFOs or devices"),
-        (skipped.unreadable.count, "unreadable entries"),
-        (skipped.unsupported.count, "entries with names or link texts that cannot be sent"),
+        (skipped.special.count, "socket, FIFO or device", "sockets, FIFOs or devices"),
+        (skipped.unreadable.count, "unreadable entry", "unreadable entries"),
+        (
+            skipped.unsupported.count,
+            "entry with a name or link text that cannot be sent",
+            "entries with names or link texts that cannot be sent",
+        ),
     ];
-    let found = groups.into_iter().filter(|(count, _)| *count > 0);
-    found.map(|(count, what)| format!("left out: {count} {what}")).collect()
+    let found = groups.into_iter().filter(|(count, ..)| *count > 0);
+    found.map(|(count, one, many)| format!("left out: {count} {}", if count == 1 { one } else { many })).collect()
 }
 
 impl Completion {

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::error::ApiError;
 
@@ -46,9 +47,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 return Err(ApiError::http(StatusCode::REQUEST_TIMEOUT, "timeout", message, "send it at once"));
             }
         };
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|err| ApiError::bad_request(format!("the body is not what is needed: {err}"), SEE))
+        serde_json::from_slice(&body).map(Self).map_err(|err| not_taken(&body, &err))
+    }
+}
+
+/// Whether it is JSON at all, and where it breaks, or what in it is not what the route takes.
+fn not_taken(body: &[u8], err: &serde_json::Error) -> ApiError {
+    let hint = "send one JSON object; GET /openapi.json describes every route";
+    match err.classify() {
+        _ if body.iter().all(u8::is_ascii_whitespace) => {
+            ApiError::bad_request("the body is empty, and a JSON object is expected", hint)
+        }
+        Category::Eof => {
+            let at = format!("line {}, column {}", err.line(), err.column());
+            ApiError::bad_request(format!("the body is not JSON: it breaks off at {at}"), hint)
+        }
+        Category::Syntax | Category::Io => ApiError::bad_request(format!("the body is not JSON: {err}"), hint),
+        Category::Data => {
+            ApiError::bad_request(format!("the JSON of the body is not what this route takes: {err}"), SEE)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clock::LastSeen;
 use crate::coordinator::{self, ResumePlan};
 use crate::limit::Rate;
 use crate::net::parse_addresses;
-use crate::post_apply::{self, PostApply};
+use crate::post_apply::{self, PostApply, PostApplyRefused};
 use crate::staging::{self, StageError, TargetOptions};
 use crate::store::{ExportRecord, ImportRecord, SessionStatus, StoreError, TargetChoices};
 use crate::transfer::Compression;
@@ -158,6 +158,9 @@ pub enum ResumeError {
     /// The session store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The command after the swap cannot run here.
+    #[error("the command after the swap: {0}")]
+    PostApply(#[from] PostApplyRefused),
     /// What it staged cannot be removed.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -175,6 +178,7 @@ impl ResumeError {
             Self::Damaged(_) => Code::StateCorrupt,
             Self::Store(e) => e.code(),
             Self::Stage(e) => e.code(),
+            Self::PostApply(_) => Code::HealthFailed,
             Self::Refused(code) => *code,
         }
     }
@@ -346,6 +350,9 @@ impl NodeHandle {
         how: Continue,
     ) -> Result<JobHandle, ResumeError> {
         let Continue { target_options, consent, mut addresses, unpacked, post_apply } = how;
+        if let Some(command) = &post_apply {
+            command.look_beside(&record.target)?;
+        }
         for address in parse_addresses(&record.addresses).into_iter().chain(coordinator::addresses(&ticket, Vec::new()))
         {
             if !addresses.contains(&address) {

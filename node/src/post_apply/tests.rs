@@ -48,10 +48,26 @@ fn what_it_prints_last_is_told_and_escaped_however_much_it_is() {
 
 #[test]
 fn one_that_cannot_be_started_or_is_killed_has_failed() {
-    let nothing = PostApply::new(vec!["/nowhere/at/all".to_owned()], PostApply::TIMEOUT).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    assert!(run_in(dir.path(), &nothing, &|| false).end.unwrap_err().contains("cannot be started"));
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#!/nowhere/at/all\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for program in ["/nowhere/at/all", "no-such-program-anywhere", script.to_str().unwrap()] {
+        let command = PostApply::new(vec![program.to_owned()], PostApply::TIMEOUT).unwrap();
+        let ran = run_in(dir.path(), &command, &|| false);
+        let why = ran.end.unwrap_err();
+        // in words of our own: what starts it is nobody's business
+        assert!(why.contains("cannot be started") && why.contains(program) && !why.contains("exec"), "{why}");
+        assert_eq!(ran.said, Vec::<String>::new());
+    }
     assert!(run("kill -9 $$", 60).end.unwrap_err().contains("signal 9"));
+}
+
+#[test]
+fn a_program_that_ends_with_a_shells_code_of_failure_is_told_as_it_is() {
+    let ran = run("echo 'me: not found'; exit 127", 60);
+    assert!(ran.end.unwrap_err().ends_with("ended with exit code 127"));
+    assert_eq!(ran.said, ["me: not found"]);
 }
 
 // RELIABILITY F78

@@ -4,9 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use me_sync_protocol::escape::escaped;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::find::find;
+use super::place;
 
 /// A command that runs once a new tree is in place. Unless it ends with exit code 0 in time, the old tree comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, ToSchema)]
@@ -44,8 +48,8 @@ impl Choice {
     }
 }
 
-/// That is no command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// That is no command, or none that can run here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostApplyRefused {
     /// A quote is open, or a backslash stands at the end.
     #[error("a quote in the command is not closed")]
@@ -62,6 +66,36 @@ pub enum PostApplyRefused {
     /// No time, or more than an hour.
     #[error("the command may take 1 second to 1 hour")]
     Timeout,
+    /// No place that names are looked for in has such a program.
+    #[error("there is no program {} in PATH", escaped(.program))]
+    NotInPath {
+        /// Its name.
+        program: String,
+    },
+    /// There is nothing at its path.
+    #[error("there is no program {}", escaped(.program))]
+    Missing {
+        /// Its path.
+        program: String,
+    },
+    /// What is there is no program for this user.
+    #[error("{} {why}", escaped(.program))]
+    Barred {
+        /// Its path.
+        program: String,
+        /// What is wrong about it.
+        why: &'static str,
+    },
+}
+
+impl PostApplyRefused {
+    /// The words are right; the program that they name is not there, or may not be run.
+    pub fn is_of_program(&self) -> bool {
+        match self {
+            Self::NotInPath { .. } | Self::Missing { .. } | Self::Barred { .. } => true,
+            Self::Quote | Self::Empty | Self::Zero | Self::Relative | Self::Timeout => false,
+        }
+    }
 }
 
 impl PostApply {
@@ -110,6 +144,32 @@ impl PostApply {
         Self::new(self.argv, timeout)
     }
 
+    /// The same with its program found: a name becomes the path that `PATH` of this process leads to, so that what was looked
+    /// at is what runs, whichever process runs it. Blocking, for a few looks at the disk.
+    ///
+    /// # Errors
+    /// The program is not there, or this user may not run it.
+    pub fn found(mut self, here: &Path) -> Result<Self, PostApplyRefused> {
+        let places = std::env::var_os("PATH");
+        if let Some(program) = self.argv.first_mut() {
+            let path = find(program, places.as_deref(), here)?;
+            // a path that is no text cannot be written down; its name can
+            if let Some(path) = path.to_str() {
+                path.clone_into(program);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Can it be started where it will run, in the directory that holds `target`? Blocking, for a few looks at the disk.
+    ///
+    /// # Errors
+    /// The program is not there, or this user may not run it.
+    pub fn look_beside(&self, target: &Path) -> Result<(), PostApplyRefused> {
+        let places = std::env::var_os("PATH");
+        self.argv.first().map_or(Ok(()), |program| find(program, places.as_deref(), place(target)).map(drop))
+    }
+
     /// No command: for a program that says so to another.
     pub fn none() -> Self {
         Self { argv: Vec::new(), timeout_secs: 1 }
@@ -130,7 +190,7 @@ impl PostApply {
 impl fmt::Display for PostApply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = self.argv.first().map(String::as_str).unwrap_or_default();
-        write!(f, "{}", me_sync_protocol::escape::escaped(program))
+        write!(f, "{}", escaped(program))
     }
 }
 

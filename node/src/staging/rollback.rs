@@ -42,7 +42,7 @@ pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackErro
     let real = match dir.canonicalize() {
         Ok(real) => real,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            return Err(unavailable(state, dir, "it does not exist")?);
+            return Err(unavailable(state, &real_parent(dir), "it does not exist")?);
         }
         Err(err) => return Err(io(err)),
     };
@@ -181,11 +181,37 @@ fn conflict(record: &Record, why: &'static str, err: Option<std::io::Error>) -> 
     RollbackError::Conflict { target: record.target_path(), retained: record.staging_path(), why, err }
 }
 
+/// Is any migration into `dir` on record, or did one put there what stands there now? Blocking.
+///
+/// # Errors
+/// The records cannot be read.
+pub fn has_record(state: &StateDir, dir: &Path) -> Result<bool, StateError> {
+    let real = real_parent(dir);
+    let there = Inode::at(rustix::fs::CWD, &real).ok().flatten().map(|inode| inode.identity());
+    let is_it = |record: &Record| record.target_path() == real || (there.is_some() && record.new == there);
+    Ok(state.records()?.iter().any(is_it))
+}
+
+/// The path without links, of which the last name may be missing.
+fn real_parent(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    if let Ok(real) = absolute.canonicalize() {
+        return real;
+    }
+    match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
 /// Says what is known about migrations of this directory and where their trees are.
 fn unavailable(state: &StateDir, dir: &Path, why: &str) -> Result<RollbackError, StateError> {
     let mut why = why.to_owned();
     let known = state.records()?;
     let here = known.iter().filter(|r| r.target_path() == dir).max_by_key(|r| (r.created_ms, r.updated_ms));
+    if here.is_none() {
+        return Ok(RollbackError::NeverApplied { target: dir.to_owned() });
+    }
     let parent = here.and_then(|r| open_resolved(&r.parent_path()).ok());
     if let (Some(record), Some(parent)) = (here, parent)
         && let Ok(seen) = names::look(parent.as_fd(), record)

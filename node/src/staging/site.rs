@@ -163,6 +163,7 @@ impl Site {
             .map_err(|err| io(err.into()))?;
         match deleted.left {
             0 => Ok(()),
+            1 => Err(io(std::io::Error::other("1 entry cannot be deleted"))),
             left => Err(io(std::io::Error::other(format!("{left} entries cannot be deleted")))),
         }
     }

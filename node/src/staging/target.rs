@@ -140,6 +140,25 @@ impl Target {
         Ok(target)
     }
 
+    /// Is this a path that is never replaced, whoever agrees to it? Looks, and locks nothing; what else stands in the way,
+    /// [`Self::pin`] finds. Blocking.
+    ///
+    /// # Errors
+    /// It is forbidden.
+    pub fn check_path(path: &Path, options: &TargetOptions) -> Result<(), PreflightError> {
+        let only_forbidden = |err| match err {
+            PreflightError::Forbidden { .. } => Err(err),
+            _ => Ok(()),
+        };
+        let (parent, name) = match resolve(path) {
+            Ok(resolved) => resolved,
+            Err(err) => return only_forbidden(err),
+        };
+        let path = parent.join(name);
+        let inode = Inode::at(rustix::fs::CWD, &path).ok().flatten();
+        check_forbidden(&path, &parent, inode.as_ref(), options)
+    }
+
     /// The resolved path: what will be replaced, whatever symlink led here.
     pub fn path(&self) -> &Path {
         &self.path

@@ -154,6 +154,20 @@ fn whatever_is_wrong_with_a_request_is_said_in_one_shape() {
         let headers = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         node.with_headers("POST", "/me/sync/v4/session/create", &headers).is(400, "bad_request");
     }
+    // what is no JSON and what is other JSON than is needed are told apart, and where
+    for (body, what) in [
+        ("", "the body is empty"),
+        (" \n", "the body is empty"),
+        ("{\"source_path\": ", "not JSON: it breaks off at line 1"),
+        ("source_path=/x", "not JSON: expected value at line 1 column 1"),
+        ("{\n\"source_path\": '/x'}", "not JSON: expected value at line 2"),
+        ("{\"source_path\":5}", "not what this route takes"),
+    ] {
+        let headers = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answer = node.with_headers("POST", "/me/sync/v4/session/create", &headers);
+        answer.is(400, "bad_request");
+        assert!(answer.body.contains(what), "{body}: {}", answer.body);
+    }
     for query in ["", "?session_id=5", "?session_id=x&more=1", &format!("?session_id={}", "A".repeat(32))] {
         node.get(&format!("/me/sync/v4/session/status{query}")).is(400, "bad_request");
     }

@@ -112,6 +112,32 @@ fn the_same_receive_once_more_or_resume_follows_the_first_to_the_same_end() {
 }
 
 #[test]
+fn ctrl_c_of_the_first_of_two_same_receives_tells_the_other_in_plain_words_to_type_it_again() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "s");
+    std::fs::write(place.path("src/noise"), noise(8 << 20)).unwrap();
+    let sender = place.send(&["src", "--transport", "tcp"]);
+    let throttle = Throttle::before(&sender.ticket, 1 << 20);
+    let ticket = throttle.ticket(&sender.ticket);
+    let receive = || place.receive(&["dst", "--transport", "tcp"], &ticket);
+    let moves = |event: &serde_json::Value| event["bytes_received"].as_u64().is_some_and(|bytes| bytes > 0);
+    let mut first = receive();
+    first.until(moves);
+    let mut second = receive();
+    second.until(moves);
+    assert_eq!(first.interrupt().0, Some(130));
+    let (code, _, err) = second.wait();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("followed was stopped; what arrived is kept") && err.contains("type the same"), "{err}");
+    assert!(!err.contains("node is stopping"), "{err}");
+    throttle.open();
+    let (code, _, err) = receive().wait();
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(sender.wait().code, Some(0));
+    assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
+}
+
+#[test]
 fn a_path_that_is_not_text_is_refused_while_another_process_works_and_taken_when_none_does() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;

@@ -65,9 +65,13 @@ fn a_target_with_something_in_it_is_replaced_only_with_a_yes_and_comes_back() {
     assert_code(&place.run("importer", &["rollback", "-y", "dst"]), 0);
     assert_same(&old, &picture(&place.path("dst")));
     let nothing = place.run("importer", &["rollback", "nothing"]);
-    assert_code(&nothing, 11);
-    assert!(stderr(&nothing).contains("does not exist"), "{}", stderr(&nothing));
-    assert_code(&place.run("nobody", &["rollback", "nothing"]), 11);
+    // a wrong argument, not a rollback that failed
+    assert_code(&nothing, 2);
+    let said = stderr(&nothing);
+    assert!(said.contains("no migration into") && said.contains(" sessions`"), "{said}");
+    // nobody is asked whether to undo what was never done
+    assert!(stderr(&place.run("importer", &["rollback", "src"])).contains("no migration into"));
+    assert_code(&place.run("nobody", &["rollback", "nothing"]), 2);
     assert!(!place.path("nobody").exists(), "and makes no state");
 }
 

@@ -178,6 +178,63 @@ fn a_session_that_goes_on_still_runs_the_command_that_it_began_with() {
 }
 
 #[test]
+fn a_program_that_cannot_run_is_found_out_before_anything_is_sent() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "new");
+    fs::write(place.path("plain"), "no program\n").unwrap();
+    let config = place.path("config.toml");
+    fs::write(&config, "post_apply = ['no-such-program', 'x']\n").unwrap();
+    let sender = place.send(&["src"]);
+    for (args, what) in [
+        (&["receive", "dst", "--post-apply", "no-such-program x"][..], "no program no-such-program in PATH"),
+        (&["receive", "dst", "--post-apply", "/nowhere/at/all"], "no program /nowhere/at/all"),
+        (&["receive", "dst", "--post-apply", "./plain"], "plain may not be run"),
+        (&["receive", "dst", "--post-apply", "./src"], "src is no file"),
+        (&["--config", text(&config), "receive", "dst"], "no program no-such-program in PATH"),
+        (&["--config", text(&config), "config", "check"], "no program no-such-program in PATH"),
+        (&["resume", "--post-apply", "no-such-program"], "no program no-such-program in PATH"),
+        (&["node", "--post-apply", "no-such-program"], "no program no-such-program in PATH"),
+    ] {
+        let refused = place.run_with_input("importer", args, &sender.ticket);
+        assert_code(&refused, 2);
+        let said = stderr(&refused);
+        assert!(said.contains("the command after the swap cannot run") && said.contains(what), "{args:?}: {said}");
+    }
+    // the ticket is as good as before, and by the flag or another command nobody needs that program
+    assert_code(&place.run("importer", &["--config", text(&config), "sessions"]), 0);
+    let args = ["--config", text(&config), "receive", "dst", "--post-apply", "./plain"];
+    fs::write(place.path("plain"), "#!/bin/sh\nls > listed\n").unwrap();
+    fs::set_permissions(place.path("plain"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_code(&place.run_with_input("importer", &args, &sender.ticket), 0);
+    assert_eq!(sender.wait().code, Some(0));
+    assert!(fs::read_to_string(place.path("listed")).unwrap().contains("dst"));
+}
+
+#[test]
+fn a_program_that_is_gone_when_its_session_goes_on_is_named_and_can_be_left_out() {
+    let place = Place::new();
+    fs::create_dir(place.path("src")).unwrap();
+    fs::write(place.path("src/noise"), noise(4 << 20)).unwrap();
+    let tool = place.path("tool");
+    fs::write(&tool, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let sender = place.send(&["src"]);
+    let ticket = behind_a_stalling_relay(&sender.ticket, 1 << 20);
+    let mut receiver = place.receive(&["dst", "--post-apply", "./tool"], &ticket);
+    receiver.until(|event| event["bytes_received"].as_u64().is_some_and(|bytes| bytes > 0));
+    assert_eq!(receiver.interrupt().0, Some(130));
+    fs::remove_file(&tool).unwrap();
+    let addresses = Ticket::parse(&sender.ticket).unwrap().addresses;
+    let address = addresses.iter().find(|address| address.contains("/tcp/")).unwrap();
+    let refused = place.run("importer", &["resume", "--peer", address]);
+    assert_code(&refused, 2);
+    let said = stderr(&refused);
+    assert!(said.contains("no program") && said.contains("/tool") && said.contains("--post-apply ''"), "{said}");
+    assert_code(&place.run("importer", &["resume", "--peer", address, "--post-apply", ""]), 0);
+    assert_eq!(sender.wait().code, Some(0));
+}
+
+#[test]
 fn settings_name_a_command_and_an_empty_flag_takes_it_back() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");

@@ -122,6 +122,15 @@ fn a_target_that_can_never_be_one_is_exit_8_and_the_ticket_stays_good() {
     let command = command.env("HOME", place.path("home")).env("ME_SYNC_TICKET", &sender.ticket);
     assert_code(&command.output().unwrap(), 8);
     assert_same(&before, &picture(&place.path("home")));
+    // without a yes the true reason comes too, not advice how to replace it
+    let mut command = place.command("importer", &["receive", "home"]);
+    let in_home = command.env("HOME", place.path("home")).env("ME_SYNC_TICKET", &sender.ticket).output().unwrap();
+    let root = place.run_with_input("importer", &["receive", "/"], &sender.ticket);
+    for (refused, why) in [(in_home, "--i-mean-home"), (root, "is the root of the file system")] {
+        assert_code(&refused, 8);
+        let said = stderr(&refused);
+        assert!(said.contains(why) && !said.contains("-y ") && !said.contains("--yes"), "{said}");
+    }
     assert_code(&place.run_with_input("importer", &["receive", "no/parent/dst"], &sender.ticket), 8);
     assert_code(&place.run_with_input("importer", &["receive", "dst"], &sender.ticket), 0);
     assert_eq!(sender.wait().code, Some(0));

@@ -133,6 +133,10 @@ fn a_sender_that_is_stopped_and_started_again_goes_on_with_the_same_receiver() {
     let sent = sender.wait();
     assert_eq!(sent.code, Some(0), "{}", sent.stderr);
     assert!(sent.stderr.contains(&format!("continuing session {}", &session[..8])), "{}", sent.stderr);
+    // also of a file that was under way
+    let before = sent.stderr.lines().find_map(|line| line.strip_prefix("before it stopped, ")).unwrap();
+    let mib: f64 = before.split(" MiB of ").next().unwrap().parse().unwrap();
+    assert!(mib >= 3_000_000.0 / 1048576.0, "{before}");
     assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
     assert_eq!(listed(&place, "exporter")["state"], "completed");
 }

@@ -115,5 +115,5 @@ fn nothing_on_record_is_no_error() {
     let output = place.run("s", &["sessions"]);
     assert_code(&output, 0);
     assert!(stdout(&output).is_empty());
-    assert_code(&place.run("s", &["rollback", "-y", "nothing"]), 11);
+    assert_code(&place.run("s", &["rollback", "-y", "nothing"]), 2);
 }

@@ -372,14 +372,18 @@ fn verify_and_swap(
         notes.push("this file system cannot exchange directories: the target was absent for a moment".to_owned());
     }
     if applied.modes.world_writable > 0 {
-        let n = applied.modes.world_writable;
-        notes.push(format!(
-            "{n} entries were writable by everybody at the source and are not here (--keep-world-writable keeps that)"
-        ));
+        notes.push(match applied.modes.world_writable {
+            1 => "1 entry was writable by everybody at the source and is not here (--keep-world-writable keeps that)".to_owned(),
+            n => format!(
+                "{n} entries were writable by everybody at the source and are not here (--keep-world-writable keeps that)"
+            ),
+        });
     }
     if applied.modes.special > 0 {
-        let n = applied.modes.special;
-        notes.push(format!("{n} entries lost their setuid, setgid or sticky bit"));
+        notes.push(match applied.modes.special {
+            1 => "1 entry lost its setuid, setgid or sticky bit".to_owned(),
+            n => format!("{n} entries lost their setuid, setgid or sticky bit"),
+        });
     }
     Swap::Done(Ok(Completion {
         target: Some(applied.target.clone()),

@@ -144,6 +144,12 @@ impl ApplyError {
 /// Going back to the old tree did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
+    /// No migration into this directory is on record.
+    #[error("no migration into {} is on record here, so there is nothing to roll back", shown(.target))]
+    NeverApplied {
+        /// The directory.
+        target: PathBuf,
+    },
     /// There is nothing to go back to.
     #[error("nothing to go back to for {}: {why}", shown(.target))]
     Unavailable {
@@ -198,7 +204,7 @@ impl RollbackError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Unavailable { .. } => Code::RollbackUnavailable,
+            Self::NeverApplied { .. } | Self::Unavailable { .. } => Code::RollbackUnavailable,
             Self::Busy { .. } => Code::TargetBusy,
             Self::Conflict { .. } => Code::TargetConflict,
             Self::DurabilityUnknown { .. } => Code::DurabilityUnknown,

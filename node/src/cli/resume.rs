@@ -7,7 +7,6 @@ use me_sync_node::post_apply::{Choice, PostApply};
 use me_sync_node::source::ScanOptions;
 use me_sync_node::{OfferError, OfferOptions, ResumeOptions, Role};
 use me_sync_protocol::limits::TICKET_TTL;
-use me_sync_protocol::reason::Code;
 
 use super::book::{Book, Unclear};
 use super::compress::Compress;
@@ -150,8 +149,7 @@ fn is_followed(known: &SessionView) -> bool {
 
 fn sends_already(known: &SessionView) -> CliError {
     let id = known.session_id.short();
-    CliError::coded(
-        Code::TargetBusy,
+    CliError::usage(
         format!("session {id} goes on already, in another process"),
         format!("`me-sync status {id}` shows how far it is"),
     )

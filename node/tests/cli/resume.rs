@@ -300,9 +300,11 @@ fn sessions_and_status_say_the_same_of_a_session_under_way_stopped_and_done() {
         assert!(running["created_ms"].as_u64() > Some(0) && running["addresses"][0].is_string(), "{running}");
         assert_eq!(listed(&place, device)["pid"], running["pid"]);
     }
-    let resume = place.run("importer", &["resume"]);
-    assert_code(&resume, 2);
-    assert!(stderr(&resume).contains("nothing to resume"), "{}", stderr(&resume));
+    for (asked, said) in [(vec!["resume"], "nothing to resume"), (vec!["resume", &session], "goes on already")] {
+        let resume = place.run("exporter", &asked);
+        assert_code(&resume, 2);
+        assert!(stderr(&resume).contains(said), "{}", stderr(&resume));
+    }
     receiver.interrupt();
     throttle.open();
     let stopped = status("importer");

@@ -136,7 +136,7 @@ impl Source {
         stop: &AtomicBool,
     ) -> Result<Snapshot, SourceError> {
         match self.hash_or_outline(threads, cache, progress, stop, &Late::never())? {
-            Hashed::Whole(snapshot) => Ok(snapshot),
+            Hashed::Whole(snapshot) => Ok(*snapshot),
             Hashed::Outline(_) => Err(SourceError::Aborted),
         }
     }

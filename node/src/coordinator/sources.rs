@@ -147,7 +147,7 @@ impl Begin {
                     events.blocking_send(Event::Outlined(id, outline)).ok();
                     return;
                 }
-                Ok(source::Hashed::Whole(snapshot)) => Ok(Arc::new(snapshot)),
+                Ok(source::Hashed::Whole(snapshot)) => Ok(Arc::from(snapshot)),
                 Err(e) => Err(e),
             };
             #[cfg(feature = "test-hooks")]

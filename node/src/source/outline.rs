@@ -83,7 +83,7 @@ impl Late {
 #[derive(Debug)]
 pub enum Hashed {
     /// Everything is hashed.
-    Whole(Snapshot),
+    Whole(Box<Snapshot>),
     /// It ended early, for an importer that takes an outline.
     Outline(Box<Outline>),
 }
@@ -139,7 +139,8 @@ impl Source {
                 hash::hash_all(tree, known, skipped, &self.options, threads, cache, progress, stop, &late.wanted)?;
             if is_whole {
                 let Self { tree, known, summary, .. } = self;
-                return Snapshot::seal(tree, known, summary.root, summary.skipped).map(Hashed::Whole);
+                return Snapshot::seal(tree, known, summary.root, summary.skipped)
+                    .map(|snapshot| Hashed::Whole(Box::new(snapshot)));
             }
             if rest(tree, known, cache, late.from) > late.from {
                 if self.walked.elapsed() > FRESH {

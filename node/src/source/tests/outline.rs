@@ -27,7 +27,7 @@ fn outline(source: Source) -> Outline {
 
 fn whole(source: Source) -> Snapshot {
     let (Hashed::Whole(snapshot), _) = hash(source, None, &Late::from(0)) else { panic!("nobody wants an outline") };
-    snapshot
+    *snapshot
 }
 
 fn tree() -> Ground {

@@ -1,5 +1,7 @@
 //! The ledger: what is pending, ok or failed, for every file of a manifest (SPEC §5.5). One byte an entry.
 
+use std::sync::Arc;
+
 use crate::file::{VerifiedFile, Violation};
 use crate::frame::{FailedEntry, IndexRange};
 use crate::ids::{Digest, EntryIndex};
@@ -28,7 +30,7 @@ pub struct Ledger {
     ok: u32,
     ok_bytes: u64,
     /// What was found to be the SHA-256 of the files of an outline; else empty. It counts for files that are ok.
-    late: Vec<Digest>,
+    late: Arc<[Digest]>,
 }
 
 impl Ledger {
@@ -36,7 +38,8 @@ impl Ledger {
     pub fn new(manifest: &Manifest) -> Self {
         let status: Vec<_> =
             manifest.entries().map(|(_, e)| if e.is_file() { Status::Pending } else { Status::NotAFile }).collect();
-        let late = if manifest.is_outline() { vec![Digest([0; Digest::LEN]); status.len()] } else { Vec::new() };
+        let owed = if manifest.is_outline() { status.len() } else { 0 };
+        let late = std::iter::repeat_n(Digest([0; Digest::LEN]), owed).collect();
         Self { status, pending: manifest.counts().files, failed: 0, ok: 0, ok_bytes: 0, late }
     }
 
@@ -72,6 +75,11 @@ impl Ledger {
         self.late.get(index.at()).filter(|_| self.status(index) == Some(Status::Ok)).copied()
     }
 
+    /// One SHA-256 for each entry of an outline, for [`Manifest::seal`], once every file is ok.
+    pub fn hashes(&self) -> Option<Arc<[Digest]>> {
+        Some(self.late.clone()).filter(|_| self.is_complete())
+    }
+
     /// The manifest that seals the outline is here: what is ok stays so if it has the SHA-256 that this says. The others
     /// are pending, and named.
     pub fn adopt(&mut self, sealed: &Manifest) -> Vec<EntryIndex> {
@@ -80,7 +88,7 @@ impl Ledger {
         for index in &lost {
             self.lose(sealed, *index);
         }
-        self.late = Vec::new();
+        self.late = Arc::default();
         lost
     }
 
@@ -91,7 +99,7 @@ impl Ledger {
     pub fn ok(&mut self, file: &VerifiedFile) -> Result<(), Violation> {
         self.leave(file.index())?;
         self.status[file.index().at()] = Status::Ok;
-        if let Some(late) = self.late.get_mut(file.index().at()) {
+        if let Some(late) = Arc::make_mut(&mut self.late).get_mut(file.index().at()) {
             *late = file.sha256();
         }
         self.ok += 1;

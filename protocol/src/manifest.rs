@@ -2,7 +2,8 @@
 //!
 //! A [`Manifest`] exists only in checked, canonical form: it comes out of the [`ManifestBuilder`]
 //! (exporter) or the [`ManifestAssembler`] (importer, trusts nothing). It keeps the canonical bytes
-//! in one block and decodes entries on demand, so a million entries cost about their encoded size.
+//! in one block and decodes entries on demand, so a million entries cost about their encoded size. A sealed outline
+//! shares the block of the outline and has the hashes beside it, so that no second block stands beside the first.
 
 mod assemble;
 mod build;
@@ -11,6 +12,7 @@ mod outline;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -223,13 +225,15 @@ impl ManifestError {
 /// A checked manifest in canonical form.
 #[derive(Clone)]
 pub struct Manifest {
-    /// Canonical bytes of header and entries.
+    /// Canonical bytes of header and entries; those of the outline if there is `late`.
     bytes: Bytes,
     /// Where each entry starts in `bytes`; one more for the end.
-    starts: Vec<u32>,
+    starts: Arc<[u32]>,
     header: ManifestHeader,
     counts: KindCounts,
     sha256: Digest,
+    /// Of a sealed outline: a SHA-256 for each entry, which counts for files that the outline has none for.
+    late: Option<Arc<[Digest]>>,
 }
 
 impl std::fmt::Debug for Manifest {
@@ -249,9 +253,12 @@ impl Manifest {
         self.sha256
     }
 
-    /// The bytes that [`Self::sha256`] covers.
-    pub fn canonical_bytes(&self) -> &Bytes {
-        &self.bytes
+    /// The bytes that [`Self::sha256`] covers. They are made for this call if the manifest is a sealed outline.
+    pub fn canonical_bytes(&self) -> Bytes {
+        match self.late {
+            None => self.bytes.clone(),
+            Some(_) => std::iter::once(self.header_bytes()).chain(self.chunks()).flatten().collect(),
+        }
     }
 
     /// Entries of each kind.
@@ -289,7 +296,11 @@ impl Manifest {
     pub fn entry(&self, index: EntryIndex) -> Option<Entry<'_>> {
         let raw = self.raw(index)?;
         // every entry was decoded once when the manifest was made
-        canonical::checked_entry(raw).ok()
+        let mut entry = canonical::checked_entry(raw).ok()?;
+        if let (Node::File { sha256: missing @ None, .. }, Some(late)) = (&mut entry.node, &self.late) {
+            *missing = late.get(index.at()).copied();
+        }
+        Some(entry)
     }
 
     /// All entries in order.
@@ -303,13 +314,16 @@ impl Manifest {
     }
 
     /// The entries' bytes cut into pieces for `manifest_chunk`: whole entries, each piece at most
-    /// 1 MiB and 4096 entries (SPEC §4.5). Shares memory with the manifest.
+    /// 1 MiB and 4096 entries (SPEC §4.5). Shares memory with the manifest, unless that is a sealed outline.
     pub fn chunks(&self) -> impl Iterator<Item = Bytes> + '_ {
         let last = self.starts.len() - 1;
         let mut at = 0;
         std::iter::from_fn(move || {
             if at == last {
                 return None;
+            }
+            if self.late.is_some() {
+                return Some(self.sealed_chunk(&mut at));
             }
             let from = self.starts[at] as usize;
             let mut end = at + 1;

@@ -277,7 +277,7 @@ fn a_manifest_has_exactly_these_bytes_and_this_hash() {
         ("manifest_outline", outline()),
         ("manifest_holes", with_hole()),
     ] {
-        assert_bytes(name, manifest.canonical_bytes());
+        assert_bytes(name, &manifest.canonical_bytes());
         assert_bytes(&format!("{name}_sha256"), manifest.sha256().as_bytes());
         let raw = bytes_of(name);
         let (header, entries) = raw.split_at(manifest.header_bytes().len());

@@ -228,7 +228,7 @@ impl Importer {
         };
         // SPEC §5.10: what is applied has every hash, computed here
         let sealed = match manifest.is_outline() {
-            true => manifest.seal(|index| ledger.sha256(index)).map(Arc::new),
+            true => ledger.hashes().and_then(|hashes| manifest.seal(hashes)).map(Arc::new),
             false => Some(manifest.clone()),
         };
         let Some(manifest) = sealed else {

@@ -104,6 +104,11 @@ impl ManifestAssembler {
 impl Manifest {
     /// The body of `manifest_begin`: the header as the canonical bytes have it.
     pub fn header_bytes(&self) -> bytes::Bytes {
+        if self.late.is_some() {
+            let mut sealed = Vec::new();
+            canonical::encode_header(&self.header, &mut sealed);
+            return sealed.into();
+        }
         self.bytes.slice(..self.starts.first().map_or(0, |s| *s as usize))
     }
 }

@@ -43,12 +43,6 @@ impl ManifestBuilder {
         self.entries.commit(entry)
     }
 
-    /// Makes room for so many entries, of so many bytes in their canonical form.
-    pub(super) fn reserve(&mut self, entries: u32, bytes: u64) {
-        self.entries.starts.reserve_exact(entries as usize + 1);
-        self.entries.bytes.reserve_exact(usize::try_from(bytes).unwrap_or(0));
-    }
-
     /// So many bytes of the files are holes.
     pub fn add_holes(&mut self, bytes: u64) {
         self.holes = self.holes.saturating_add(bytes);
@@ -175,7 +169,14 @@ impl EntryBlock {
         }
         self.starts.iter_mut().for_each(|start| *start += shift);
         let sha256 = Digest::of(&bytes);
-        Ok(Manifest { bytes: bytes.into(), starts: self.starts, header, counts: self.counts, sha256 })
+        Ok(Manifest {
+            bytes: bytes.into(),
+            starts: self.starts.into(),
+            header,
+            counts: self.counts,
+            sha256,
+            late: None,
+        })
     }
 
     /// Out of order: a repeated path is named as such, so that a twin cannot hide behind disorder.

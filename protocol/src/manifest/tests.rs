@@ -1,5 +1,7 @@
 //! Claims about manifests: what is refused, and that canonical form is one form.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::EMPTY_SHA256;
 
@@ -142,7 +144,7 @@ fn an_outline_and_its_seal_have_the_same_holes() {
     builder.push(&unhashed("a", 5)).expect("valid");
     builder.add_holes(4);
     let outline = builder.finish().expect("valid");
-    let sealed = outline.seal(|_| Some(Digest([7; 32]))).expect("every hash is known");
+    let sealed = outline.seal(Arc::new([Digest([7; 32])])).expect("every hash is known");
     assert_eq!((outline.header().data_bytes, sealed.header().data_bytes), (Some(1), Some(1)));
     assert_eq!(sealed.outline_sha256(), outline.sha256());
 }
@@ -167,14 +169,19 @@ fn an_outline_and_its_seal_lead_to_each_other_and_to_nothing_else() {
     assert!(outline.is_outline() && !sealed.is_outline());
     assert_eq!(sealed.outline_sha256(), outline.sha256());
     assert_eq!(outline.outline_sha256(), outline.sha256());
-    let again = outline.seal(|_| Some(Digest([7; 32]))).expect("every hash is known");
+    let sevens: Arc<[Digest]> = Arc::new([Digest([7; 32]); 5]);
+    let again = outline.seal(sevens.clone()).expect("every hash is known");
     assert_eq!(outline.sealed_sha256(|_| Some(Digest([7; 32]))), Some(again.sha256()));
     assert_eq!(again.canonical_bytes(), sealed.canonical_bytes());
-    let other = outline.seal(|index| Some(Digest([index.0 as u8; 32]))).expect("every hash is known");
+    assert_eq!(again.outline_sha256(), outline.sha256());
+    assert_eq!(again.header(), sealed.header());
+    assert!(again.entries().eq(sealed.entries()), "every hash stands where it belongs");
+    assert_eq!(assemble(&again).expect("it survives the wire").canonical_bytes(), sealed.canonical_bytes());
+    let other = outline.seal((0..5).map(|byte| Digest([byte; 32])).collect()).expect("every hash is known");
     assert!(other.sha256() != sealed.sha256() && other.outline_sha256() == outline.sha256());
-    assert!(outline.seal(|index| (index.0 != 4).then_some(Digest([7; 32]))).is_none(), "one is missing");
+    assert!(outline.seal(sevens[..4].into()).is_none(), "one is missing");
     assert_eq!(outline.sealed_sha256(|index| (index.0 != 4).then_some(Digest([7; 32]))), None);
-    assert!(sealed.seal(|_| Some(Digest([7; 32]))).is_none(), "it is sealed");
+    assert!(sealed.seal(sevens.clone()).is_none() && again.seal(sevens).is_none(), "it is sealed");
     assert_eq!(sealed.sealed_sha256(|_| Some(Digest([7; 32]))), None);
 }
 

@@ -141,7 +141,7 @@ fn a_manifest_that_does_not_seal_the_outline_changes_nothing() {
         staging = *same;
     }
     // one that seals it with other hashes is as good as any: what is right is for the caller to say
-    let other = outline_of(&sealed).seal(|_| Some(Digest([1; 32]))).unwrap();
+    let other = outline_of(&sealed).seal(vec![Digest([1; 32]); SMALL.len()].into()).unwrap();
     let staging = staging.adopt(Arc::new(other), &[DEEP]).unwrap();
     let Err((staging, _)) = staging.adopt(sealed, &[]) else { panic!("sealed twice") };
     fill_one(&staging, SMALL, DEEP);

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Most bytes of a chunk, 1 to 1M.
     #[arg(long, default_value = "256K", value_parser = chunk)]
     pub(crate) chunk: u32,
-    /// TCP with Noise, or QUIC.
+    /// TCP with Noise, QUIC, or a pipe.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
     /// What is packed on its way.
@@ -82,6 +82,8 @@ pub(crate) enum Transport {
     Tcp,
     /// QUIC v1.
     Quic,
+    /// A pipe over a Unix socket, which has one lane and does not encrypt.
+    Pipe,
 }
 
 /// What is packed on its way.

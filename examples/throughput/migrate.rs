@@ -8,10 +8,11 @@ use me_sync_node::net::{ListenAddr, Transports};
 use me_sync_node::source::{ScanOptions, Source};
 use me_sync_node::staging::TargetOptions;
 use me_sync_node::{
-    Completion, Compression, Consent, ImportOptions, JobHandle, JobView, Node, NodeConfig, OfferOptions,
+    Completion, Compression, Consent, ImportOptions, JobHandle, JobView, Node, NodeConfig, OfferOptions, PipeSession,
 };
 use me_sync_protocol::progress::Phase;
 use serde::Serialize;
+use tokio::net::UnixStream;
 
 use crate::Outcome;
 use crate::args::{Args, Compress, Transport};
@@ -69,7 +70,7 @@ pub(crate) fn target(place: &Path) -> PathBuf {
 pub(crate) async fn migrate(args: &Args, source: &Path, place: &Path) -> Outcome<Migration> {
     let exporter = Node::spawn(config(args, place, "exporter")).await?;
     let importer = Node::spawn(config(args, place, "importer")).await?;
-    let result = between(&exporter, &importer, source, place).await;
+    let result = between(args, &exporter, &importer, source, place).await;
     importer.shutdown().await;
     exporter.shutdown().await;
     result
@@ -80,7 +81,8 @@ fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
     config.device_name = name.to_owned();
     config.listen = vec![ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port: None }];
     config.mdns = false;
-    config.transports = Transports { tcp: args.transport == Transport::Tcp, quic: args.transport == Transport::Quic };
+    // a node listens somewhere, also if its ticket names only the pipe
+    config.transports = Transports { tcp: args.transport != Transport::Quic, quic: args.transport == Transport::Quic };
     config.max_lanes = args.lanes;
     config.max_chunk = args.chunk;
     config.compression = match args.compress {
@@ -94,14 +96,14 @@ fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
     config
 }
 
-async fn between(exporter: &Node, importer: &Node, source: &Path, place: &Path) -> Outcome<Migration> {
+async fn between(args: &Args, exporter: &Node, importer: &Node, source: &Path, place: &Path) -> Outcome<Migration> {
     measure::reset_peak_memory();
     let (cpu, start) = (Cpu::now()?, Instant::now());
 
     let tree = source.to_owned();
     let walked = tokio::task::spawn_blocking(move || Source::scan(&tree, &ScanOptions::default())).await??;
     let walk = start.elapsed();
-    let offer = exporter.handle().offer(walked, OfferOptions::default()).await?;
+    let mut offer = exporter.handle().offer(walked, OfferOptions::default()).await?;
     let hashed = tokio::spawn(hashed(offer.job.clone(), start));
 
     let options = ImportOptions {
@@ -113,6 +115,18 @@ async fn between(exporter: &Node, importer: &Node, source: &Path, place: &Path) 
             ..TargetOptions::default()
         },
         ..ImportOptions::new(target(place))
+    };
+    let _pipe = match args.transport {
+        Transport::Pipe => {
+            offer.ticket.addresses.clear();
+            let (near, far) = UnixStream::pair()?;
+            let (near_end, far_end) = (exporter.handle(), importer.handle());
+            let session = PipeSession::Ticket(offer.ticket.clone());
+            let ends =
+                tokio::try_join!(near_end.attach_pipe(PipeSession::Offers, near), far_end.attach_pipe(session, far))?;
+            Some(ends)
+        }
+        Transport::Tcp | Transport::Quic => None,
     };
     let import = importer.handle().import(offer.ticket, options).await?;
     let marks = marks(&import, start).await;

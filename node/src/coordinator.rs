@@ -229,6 +229,9 @@ impl Coordinator {
                     import.decide(agreed, &self.shared);
                 }
             }
+            Command::TicketSecret { ticket, reply } => {
+                reply.send(self.tickets.secret(ticket)).ok(); // Err: nobody waits any more
+            }
             Command::Abort { job } => self.stop(job, Code::Aborted),
             Command::Suspend { job } => self.suspend(job),
             Command::Shutdown { done } => {
@@ -291,8 +294,16 @@ impl Coordinator {
             }
             NetEvent::Probe(inbound) => self.probes.read(inbound, self.shared.events.clone()),
             NetEvent::Request { peer, from, request, reply } => self.request(peer, from, &request, reply),
+            // whoever lost it need not wait for the next try
+            NetEvent::PeerConnected(peer) => {
+                for job in self.jobs.values_mut() {
+                    if let Job::Import(job) = job {
+                        job.peer_is_here(peer, &self.shared);
+                    }
+                }
+            }
             // sessions notice through their own streams
-            NetEvent::PeerConnected(_) | NetEvent::PeerDisconnected(_) => {}
+            NetEvent::PeerDisconnected(_) => {}
         }
     }
 

@@ -32,7 +32,8 @@ mod transfer;
 pub use api::{Completion, Consent, JobHandle, JobId, JobView, Outcome, Review, Role};
 pub use node::{
     CodeError, CodeOptions, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError,
-    OfferOptions, ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir, settle,
+    OfferOptions, PipeSession, ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir,
+    settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

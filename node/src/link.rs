@@ -1,5 +1,7 @@
 //! A libp2p stream as frames (SPEC §5.1). Reading is cancel-safe: bytes that arrived stay in the buffer.
 
+mod byte_stream;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -9,6 +11,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use me_sync_protocol::codec::{self, FrameError};
 use me_sync_protocol::frame::Frame;
 use me_sync_protocol::limits::FRAME_HEADER;
+
+pub use self::byte_stream::ByteStream;
 
 use crate::limit::Throttle;
 

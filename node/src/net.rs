@@ -21,19 +21,26 @@ mod discovery;
 mod error;
 mod gate;
 mod handle;
+mod pipe;
 mod rate;
 mod streams;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, identity};
+use me_sync_protocol::caps::{Capabilities, VERSION};
+use me_sync_protocol::escape::cut;
+use me_sync_protocol::limits::MAX_TEXT;
 use me_sync_protocol::message::{Hello, Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::link::ByteStream;
 pub use address::parse_addresses;
 pub use error::{ConnectError, NetError, OpenError, RequestError};
-pub use handle::{NetHandle, Search};
+pub use handle::{AttachedPipe, NetHandle, Search};
+pub use pipe::{FramesIn, FramesOut, PipeError, frame_pipe};
 
 /// Name of the request-response protocol (SPEC §6).
 pub const REQUEST_PROTOCOL: &str = "/me-sync/4";
@@ -174,13 +181,37 @@ impl std::fmt::Display for TransportKind {
     }
 }
 
+/// What connects two peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// The network.
+    Network(TransportKind),
+    /// A pipe that was attached (SPEC §5.13).
+    Pipe,
+}
+
+impl From<TransportKind> for Carrier {
+    fn from(kind: TransportKind) -> Self {
+        Self::Network(kind)
+    }
+}
+
+impl std::fmt::Display for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(kind) => kind.fmt(f),
+            Self::Pipe => f.write_str("pipe"),
+        }
+    }
+}
+
 /// A peer that can be talked to.
 #[derive(Debug, Clone)]
 pub struct Connected {
-    /// The peer's end of the connection.
+    /// The peer's end of the connection; empty on a pipe.
     pub address: Multiaddr,
-    /// Its transport.
-    pub transport: TransportKind,
+    /// What carries it.
+    pub transport: Carrier,
     /// What the peer says about itself; its version and capabilities fit ours.
     pub hello: Hello,
 }
@@ -232,16 +263,16 @@ pub struct InboundStream {
     /// Who opened it; authenticated.
     pub peer: PeerId,
     /// The raw stream.
-    pub stream: libp2p::Stream,
+    pub stream: ByteStream,
 }
 
 /// A stream that we opened.
 #[derive(Debug)]
 pub struct OpenedStream {
     /// The raw stream.
-    pub stream: libp2p::Stream,
-    /// Which of the peer's connections carries it.
-    pub connection: libp2p::swarm::ConnectionId,
+    pub stream: ByteStream,
+    /// Which of the peer's connections carries it; none on a pipe.
+    pub connection: Option<libp2p::swarm::ConnectionId>,
 }
 
 /// Answers one request. Dropped without an answer, the peer is told `busy`.
@@ -271,11 +302,19 @@ pub async fn spawn(config: NetConfig) -> Result<(NetHandle, mpsc::Receiver<NetEv
 fn start(config: NetConfig, hello_timeout: Duration) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
     let (events, received) = mpsc::channel(EVENT_CAPACITY);
     let (commands, queue) = mpsc::channel(COMMAND_CAPACITY);
-    let local = config.keypair.public().to_peer_id();
+    let hello = Hello {
+        agent: cut(&config.agent, MAX_TEXT).to_owned(),
+        device_name: cut(&config.device_name, MAX_TEXT).to_owned(),
+        versions: vec![VERSION],
+        caps: Capabilities::ours(),
+        max_lanes: config.max_lanes,
+        max_chunk: config.max_chunk,
+    };
+    let identity = pipe::Identity { keypair: Arc::new(config.keypair.clone()), hello: Arc::new(hello.clone()) };
     let (offering, offers) = watch::channel(false);
-    let actor = actor::Actor::new(config, hello_timeout, queue, offers, events)?;
+    let actor = actor::Actor::new(config, hello, hello_timeout, queue, offers, events)?;
     tokio::spawn(actor.run());
-    Ok((NetHandle::new(local, commands, offering), received))
+    Ok((NetHandle::new(identity, commands, offering), received))
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 mod codes;
 mod offers;
+mod pipes;
 mod records;
 mod sessions;
 mod start;
 
 pub use self::codes::{CodeError, CodeOptions};
 pub use self::offers::{Offer, OfferError, OfferOptions, SentTo};
+pub use self::pipes::PipeSession;
 pub use self::sessions::{ResumeError, ResumeOptions, Unfinished};
 pub use self::start::settle;
 

@@ -100,6 +100,10 @@ macro_rules! frame_types {
 frame_types! {
     Hello = 0x01 cbor,
     Ack = 0x02 cbor,
+    PipeHello = 0x03 cbor,
+    PipeProof = 0x04 cbor,
+    Request = 0x05 header,
+    Response = 0x06 header,
     ManifestBegin = 0x10 header,
     ManifestChunk = 0x11 raw,
     ManifestEnd = 0x12 cbor,
@@ -226,6 +230,34 @@ pub fn chunk_length(buffer: &[u8]) -> Result<Option<usize>, FrameError> {
 /// As [`decode`], for the header.
 pub fn needed(buffer: &[u8]) -> Result<usize, FrameError> {
     Ok(FRAME_HEADER + peek(buffer)?.map_or(0, |(_, length)| length))
+}
+
+/// Where a frame goes that is one of many on a pipe (SPEC §5.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the lane.
+    Lane,
+    /// To the control stream.
+    Control,
+    /// It is a message, or belongs to no conversation.
+    Own,
+}
+
+/// The length of the frame that `buffer` starts with, header included, and where it goes; none while it is not whole. Its body
+/// is not looked at.
+///
+/// # Errors
+/// As [`decode`], for the header.
+pub fn whole(buffer: &[u8]) -> Result<Option<(Way, usize)>, FrameError> {
+    let Some((kind, length)) = peek(buffer)?.filter(|(_, length)| buffer.len() >= FRAME_HEADER + length) else {
+        return Ok(None);
+    };
+    let way = match kind {
+        0x20..=0x2f => Way::Lane,
+        0x01 | 0x03..=0x06 | 0x70 => Way::Own,
+        _ => Way::Control,
+    };
+    Ok(Some((way, FRAME_HEADER + length)))
 }
 
 fn peek(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {

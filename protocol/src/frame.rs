@@ -1,12 +1,12 @@
 //! Frames: what travels on a stream of `/me-sync/4/stream`, and what a probe begins with (SPEC §5).
 //!
-//! All frame types of the seed under their names, and ours: `hello`, `ack`, `file_packed`, `file_zeros`, `file_strand`,
-//! `pending_request`, `pending_list`, `progress`, `probe`. Encoding is in [`crate::codec`].
+//! All frame types of the seed under their names, and ours: `hello`, `ack`, `pipe_hello`, `pipe_proof`, `request`, `response`,
+//! `file_packed`, `file_zeros`, `file_strand`, `pending_request`, `pending_list`, `progress`, `probe`. Encoding is in [`crate::codec`].
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
-use crate::ids::{Digest, EntryIndex, SessionId};
+use crate::ids::{Digest, EntryIndex, Nonce, SessionId, TicketId};
 use crate::packed::Packed;
 use crate::progress::{Counters, Phase};
 use crate::reason::{Code, FailureReason};
@@ -18,6 +18,14 @@ pub enum Frame {
     Hello(StreamHello),
     /// The acceptor's answer to `hello`; without it the opener tries again.
     Ack(Ack),
+    /// First frame of each side on a pipe.
+    PipeHello(PipeHello),
+    /// The importer's proof on a pipe.
+    PipeProof(PipeProof),
+    /// A message of [`crate::message::Request`], on a pipe.
+    Request(Bytes),
+    /// Its answer, a [`crate::message::Response`], on a pipe.
+    Response(Bytes),
     /// Starts the manifest: its header in canonical form (SPEC §4.1).
     ManifestBegin(Bytes),
     /// Whole entries in canonical form, one after the other.
@@ -93,6 +101,47 @@ pub struct Ack {
     /// Why the stream is refused; none when it is taken.
     #[n(0)]
     pub refused: Option<Code>,
+}
+
+/// What an importer on a pipe holds the secret of (SPEC §5.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum PipeKey {
+    /// A ticket, with its secret.
+    #[n(0)]
+    Ticket(#[n(0)] TicketId),
+    /// A session that was granted before, with its resume secret.
+    #[n(1)]
+    Session(#[n(0)] SessionId),
+}
+
+/// Body of `pipe_hello` (SPEC §5.13).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PipeHello {
+    /// PeerId of the sender, as its multihash bytes.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub peer_id: Vec<u8>,
+    /// Chosen by the sender for this pipe.
+    #[n(1)]
+    pub nonce: Nonce,
+    /// From the importer: what it proves to know.
+    #[n(2)]
+    pub key: Option<PipeKey>,
+    /// From the exporter.
+    #[n(3)]
+    pub proof: Option<PipeProof>,
+}
+
+/// Body of `pipe_proof`, and the exporter's part in its `pipe_hello` (SPEC §5.13): see [`crate::pipe`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PipeProof {
+    /// MAC with the secret.
+    #[n(0)]
+    pub mac: Digest,
+    /// Signature with the key of the PeerId.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
 }
 
 /// Body of `manifest_end`.
@@ -334,6 +383,10 @@ impl Frame {
         match self {
             Self::Hello(_) => "hello",
             Self::Ack(_) => "ack",
+            Self::PipeHello(_) => "pipe_hello",
+            Self::PipeProof(_) => "pipe_proof",
+            Self::Request(_) => "request",
+            Self::Response(_) => "response",
             Self::ManifestBegin(_) => "manifest_begin",
             Self::ManifestChunk(_) => "manifest_chunk",
             Self::ManifestEnd(_) => "manifest_end",

@@ -21,6 +21,7 @@ pub mod message;
 pub mod packed;
 pub mod path;
 mod pending;
+pub mod pipe;
 pub mod progress;
 pub mod proof;
 pub mod reason;

@@ -12,6 +12,7 @@ use me_sync_protocol::manifest::{Entry, Manifest, ManifestAssembler, ManifestBui
 use me_sync_protocol::message::*;
 use me_sync_protocol::packed::Packed;
 use me_sync_protocol::path::RelPath;
+use me_sync_protocol::pipe::{Handshake, Side};
 use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::proof::{self, Ends};
 use me_sync_protocol::reason::{Code, FailureReason};
@@ -84,6 +85,7 @@ fn with_hole() -> Manifest {
 const SESSION: SessionId = SessionId(*b"session-id-16-by");
 const TICKET: TicketId = TicketId(*b"ticket-id-16-byt");
 const NONCE: Nonce = Nonce(*b"nonce-of-16-byte");
+const OTHER_NONCE: Nonce = Nonce(*b"nonce-2-of-16-by");
 const COUNTERS: Counters =
     Counters { files_ok: 1, files_failed: 0, files_total: 2, bytes_done: 5, bytes_total: 300, retry_round: 0 };
 
@@ -94,6 +96,20 @@ fn secret() -> Secret {
 /// A PeerId as its multihash bytes: identity hash of an Ed25519 public key in protobuf.
 fn peer(fill: u8) -> Vec<u8> {
     [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &[fill; 32]].concat()
+}
+
+fn pipe_hello(fill: u8, nonce: Nonce, key: Option<PipeKey>, proof: Option<PipeProof>) -> PipeHello {
+    PipeHello { peer_id: peer(fill), nonce, key, proof }
+}
+
+/// Both sides of a pipe that is opened with a ticket.
+fn handshake() -> Handshake {
+    let importer = pipe_hello(0x11, NONCE, Some(PipeKey::Ticket(TICKET)), None);
+    Handshake::new(importer, pipe_hello(0xee, OTHER_NONCE, None, None)).expect("both hellos")
+}
+
+fn pipe_proof(side: Side) -> PipeProof {
+    PipeProof { mac: handshake().mac(side, &secret()), signature: vec![0x5a; 64] }
 }
 
 /// 300 times the letter a.
@@ -115,6 +131,15 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame_hello_strand", Frame::Hello(StreamHello { session_id: SESSION, role: Role::Strand(2) })),
         ("frame_ack", Frame::Ack(Ack { refused: None })),
         ("frame_ack_refused", Frame::Ack(Ack { refused: Some(Code::SessionUnknown) })),
+        ("frame_pipe_hello", Frame::PipeHello(pipe_hello(0x11, NONCE, Some(PipeKey::Ticket(TICKET)), None))),
+        ("frame_pipe_hello_session", Frame::PipeHello(pipe_hello(0x11, NONCE, Some(PipeKey::Session(SESSION)), None))),
+        (
+            "frame_pipe_hello_answer",
+            Frame::PipeHello(pipe_hello(0xee, OTHER_NONCE, None, Some(pipe_proof(Side::Exporter)))),
+        ),
+        ("frame_pipe_proof", Frame::PipeProof(pipe_proof(Side::Importer))),
+        ("frame_request", Frame::Request(encode(&Request::Status(SessionQuery { session_id: SESSION })).into())),
+        ("frame_response", Frame::Response(encode(&Response::Done).into())),
         ("frame_manifest_begin", Frame::ManifestBegin(manifest.header_bytes())),
         ("frame_manifest_chunk", Frame::ManifestChunk(manifest.chunks().next().expect("entries"))),
         ("frame_manifest_end", Frame::ManifestEnd(ManifestEnd { manifest_sha256 })),
@@ -264,7 +289,7 @@ fn every_frame_has_exactly_these_bytes_and_these_bytes_are_exactly_that_frame() 
 #[test]
 fn there_is_a_vector_for_every_frame_type() {
     let kinds: std::collections::BTreeSet<u8> = frames().iter().map(|(_, frame)| codec::kind_of(frame)).collect();
-    assert_eq!(kinds.len(), 22);
+    assert_eq!(kinds.len(), 26);
 }
 
 // SPEC §4.1, §4.2, §4.4, §4.5, §4.6
@@ -325,6 +350,20 @@ fn the_proofs_are_the_hmac_of_exactly_these_inputs() {
         assert_bytes(name, proof.as_bytes());
         let mut mac = Hmac::<Sha256>::new_from_slice(secret().expose()).expect("any key length");
         mac.update(&bytes_of(&format!("{name}_input")));
+        assert_eq!(hex(&mac.finalize().into_bytes()), proof.to_string(), "{name}");
+    }
+}
+
+// SPEC §5.13
+#[test]
+fn the_proofs_of_a_pipe_are_macs_over_exactly_these_bytes_which_are_signed_too() {
+    for (name, side) in [("pipe_exporter_mac", Side::Exporter), ("pipe_importer_mac", Side::Importer)] {
+        let input = format!("{name}_input");
+        assert_bytes(&input, &handshake().statement(side));
+        let proof = handshake().mac(side, &secret());
+        assert_bytes(name, proof.as_bytes());
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret().expose()).expect("any key length");
+        mac.update(&bytes_of(&input));
         assert_eq!(hex(&mac.finalize().into_bytes()), proof.to_string(), "{name}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::frame::{Role, StreamHello};
 use me_sync_protocol::ids::{Digest, Nonce, Secret, SessionId};
 use me_sync_protocol::message::{AbortSession, Granted, Redeem, Request, Response, Resume, Resumed, SessionResult};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::explain::Failure;
 use super::streams;
 use crate::api::{self, PeerSummary};
+use crate::link::ByteStream;
 use crate::net::{ConnectError, NetHandle, TransportPreference};
 use crate::random;
 
@@ -64,7 +65,7 @@ pub(super) struct Established {
     pub(super) summary: PeerSummary,
     pub(super) entry: Entry,
     /// A session that was granted exists without one: it is resumed, like any that lost its connection.
-    pub(super) control: Result<Stream, Failure>,
+    pub(super) control: Result<ByteStream, Failure>,
 }
 
 /// Goes all the way, or says in words for people where it ended. Stopped after the ticket was redeemed, it tells
@@ -134,7 +135,7 @@ async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, ConnectErr
     Ok(PeerSummary {
         peer_id: route.peer.to_string(),
         device_name: connected.hello.device_name,
-        address: Some(connected.address.to_string()),
+        address: Some(connected.address.to_string()).filter(|address| !address.is_empty()),
         transport: Some(connected.transport.to_string()),
     })
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::AsyncReadExt;
-use libp2p::Stream;
 use me_sync_protocol::frame::{Ack, Frame};
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
@@ -13,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Event, JobEvent};
 use crate::api::JobId;
-use crate::link::{FrameReader, FrameWriter, LinkError};
+use crate::link::{ByteStream, FrameReader, FrameWriter, LinkError};
 
 /// Frames waiting to be written.
 const QUEUE: usize = 8;
@@ -41,7 +40,7 @@ pub(super) struct ControlLink {
 
 impl ControlLink {
     /// `conversation` tells the events of this stream from those of the session's earlier ones.
-    pub(super) fn spawn(job: JobId, conversation: u32, stream: Stream, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn spawn(job: JobId, conversation: u32, stream: ByteStream, events: mpsc::Sender<Event>) -> Self {
         let (queue, outbox) = mpsc::channel(QUEUE);
         let task = tokio::spawn(run(Origin { job, conversation, events }, stream, outbox));
         Self { queue, task }
@@ -86,7 +85,7 @@ impl Origin {
     }
 }
 
-async fn run(origin: Origin, stream: Stream, mut outbox: mpsc::Receiver<Frame>) -> bool {
+async fn run(origin: Origin, stream: ByteStream, mut outbox: mpsc::Receiver<Frame>) -> bool {
     let (input, output) = stream.split();
     let mut reader = FrameReader::new(input, Arc::default());
     let mut writer = FrameWriter::new(output);

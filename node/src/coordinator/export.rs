@@ -32,6 +32,7 @@ use super::{Event, JobEvent, Shared, expired, view};
 use crate::api::{JobId, JobView, PeerSummary, Role};
 use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
+use crate::link::ByteStream;
 use crate::net::Connected;
 use crate::source::HashProgress;
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
@@ -268,7 +269,7 @@ impl ExportJob {
 
     /// A control stream of the importer came in and is acknowledged. It takes the place of one that is there: the
     /// importer may have noticed first that the connection is dead.
-    pub(super) fn opened(&mut self, stream: libp2p::Stream, shared: &Shared) {
+    pub(super) fn opened(&mut self, stream: ByteStream, shared: &Shared) {
         if self.session.as_ref().is_some_and(|s| s.connection.is_some()) {
             self.input(Input::Lost, shared);
         }

@@ -43,6 +43,11 @@ pub(super) enum Command {
         job: JobId,
         agreed: bool,
     },
+    /// The secret of a ticket of this node.
+    TicketSecret {
+        ticket: TicketId,
+        reply: oneshot::Sender<Option<Secret>>,
+    },
     Abort {
         job: JobId,
     },
@@ -157,6 +162,12 @@ impl CoordinatorHandle {
         let (reply, answer) = oneshot::channel();
         let (ticket, import) = (Box::new(ticket), Box::new(import));
         self.ask(Command::Import { ticket, peer, import, reply }, answer).await
+    }
+
+    pub(crate) async fn ticket_secret(&self, ticket: TicketId) -> Option<Secret> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::TicketSecret { ticket, reply }).await.ok()?;
+        answer.await.ok()?
     }
 
     pub(crate) async fn decide(&self, job: JobId, agreed: bool) {

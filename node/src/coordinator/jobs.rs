@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p::{Multiaddr, PeerId};
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::message::SessionState;
 use me_sync_protocol::progress::{Counters, Phase};
@@ -20,6 +20,7 @@ use super::sources::Hashed;
 use super::{Coordinator, Shared, view};
 use crate::api::{JobHandle, JobId, JobView, Outcome, Role};
 use crate::limit::{Limiter, Throttle};
+use crate::link::ByteStream;
 use crate::net::TransportPreference;
 use crate::source::Source;
 use crate::staging::Target;
@@ -40,7 +41,7 @@ pub(super) enum JobEvent {
     /// Exporter: a tree that changed was looked at again; none if it is what it was.
     Rescanned(Box<Result<Option<Source>, Failure>>),
     /// Exporter: a control stream came in and is acknowledged.
-    ControlAccepted(SessionId, PeerId, Box<Stream>),
+    ControlAccepted(SessionId, PeerId, Box<ByteStream>),
     /// Something on the control stream of this conversation.
     Control(u32, ControlEvent),
     /// Importer: a try to connect ended.

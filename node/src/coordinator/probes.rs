@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::{PeerId, Stream};
+use libp2p::PeerId;
 use me_sync_protocol::frame::Probe;
 use me_sync_protocol::limits::PROBE_PAUSE;
 use me_sync_protocol::progress::Phase;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::streams::Slots;
 use super::{Coordinator, Event};
 use crate::limit::{Limiter, Throttle};
+use crate::link::ByteStream;
 use crate::net::InboundStream;
 use crate::probe;
 
@@ -27,7 +28,7 @@ const MAX_PROBES: usize = 4;
 pub(super) struct Asked {
     peer: PeerId,
     probe: Probe,
-    stream: Stream,
+    stream: ByteStream,
     /// Of this peer, until the stream is let go.
     slot: OwnedSemaphorePermit,
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
-use libp2p::{PeerId, Stream};
 use me_sync_protocol::frame::{Ack, Frame, StreamHello};
 use me_sync_protocol::limits::ACK_TIMEOUT;
 use me_sync_protocol::reason::Code;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::Event;
-use crate::link::{self, FrameWriter};
+use crate::link::{self, ByteStream, FrameWriter};
 use crate::net::{InboundStream, NetHandle, OpenError, OpenedStream};
 
 /// Streams of one peer that may be in their greeting at once; a session opens nine, not all at once. Peers are bounded by their
@@ -26,7 +26,7 @@ const TRIES: u32 = 3;
 pub(super) struct Greeted {
     pub(super) peer: PeerId,
     pub(super) hello: StreamHello,
-    pub(super) stream: Stream,
+    pub(super) stream: ByteStream,
 }
 
 /// So many places of its own for every peer.
@@ -84,14 +84,14 @@ async fn read_greeting(inbound: InboundStream, permit: OwnedSemaphorePermit, eve
 }
 
 /// Takes the stream. A peer that does not take the answer in time has lost it.
-pub(super) async fn accept(stream: &mut Stream) -> std::io::Result<()> {
+pub(super) async fn accept(stream: &mut ByteStream) -> std::io::Result<()> {
     let mut writer = FrameWriter::new(stream);
     let answer = Frame::Ack(Ack { refused: None });
     timeout(ACK_TIMEOUT, writer.send(&answer)).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Refuses the stream by name, in a task of its own.
-pub(super) fn refuse(mut stream: Stream, code: Code) {
+pub(super) fn refuse(mut stream: ByteStream, code: Code) {
     tokio::spawn(async move {
         let mut writer = FrameWriter::new(&mut stream);
         let ack = Frame::Ack(Ack { refused: Some(code) });
@@ -127,7 +127,7 @@ pub(super) async fn open_beside(
     peer: PeerId,
     one: ConnectionId,
     hello: StreamHello,
-) -> Option<Stream> {
+) -> Option<ByteStream> {
     let opening = greet(net.open_stream_beside(peer, one), hello);
     Some(timeout(ACK_TIMEOUT, opening).await.ok()?.ok()?.stream)
 }

@@ -104,6 +104,11 @@ impl TicketBook {
         self.tickets.insert(record.ticket, ticket);
     }
 
+    /// The secret of a ticket.
+    pub(super) fn secret(&self, ticket: TicketId) -> Option<Secret> {
+        self.tickets.get(&ticket).map(|ticket| ticket.secret.clone())
+    }
+
     /// The session that a ticket nobody has redeemed will open.
     pub(super) fn next_session(&self, ticket: TicketId) -> Option<SessionId> {
         self.tickets.get(&ticket).map(|ticket| ticket.next)

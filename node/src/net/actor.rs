@@ -6,6 +6,7 @@ mod dialling;
 mod discovering;
 mod listening;
 mod peers;
+mod piping;
 mod requests;
 mod who;
 mod widen;
@@ -20,9 +21,6 @@ use libp2p::core::transport::ListenerId;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use me_sync_protocol::caps::{Capabilities, VERSION};
-use me_sync_protocol::escape::cut;
-use me_sync_protocol::limits::MAX_TEXT;
 use me_sync_protocol::message::Hello;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -34,6 +32,7 @@ use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::connect::{Job, JobKey};
 use super::discovery::Discovery;
 use super::handle::{Command, Listening};
+use super::pipe::Pipe;
 use super::rate::RateLimit;
 use super::{NetConfig, NetError, NetEvent, Transports};
 
@@ -55,6 +54,7 @@ pub(super) struct Actor {
     outbox: VecDeque<NetEvent>,
     /// What we say about ourselves.
     hello: Hello,
+    pipes: HashMap<PeerId, Pipe>,
     transports: Transports,
     mdns: Mdns,
     hello_timeout: Duration,
@@ -78,6 +78,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(
         config: NetConfig,
+        hello: Hello,
         hello_timeout: Duration,
         commands: mpsc::Receiver<Command>,
         offering: watch::Receiver<bool>,
@@ -91,14 +92,8 @@ impl Actor {
             commands,
             events,
             outbox: VecDeque::new(),
-            hello: Hello {
-                agent: cut(&config.agent, MAX_TEXT).to_owned(),
-                device_name: cut(&config.device_name, MAX_TEXT).to_owned(),
-                versions: vec![VERSION],
-                caps: Capabilities::ours(),
-                max_lanes: config.max_lanes,
-                max_chunk: config.max_chunk,
-            },
+            hello,
+            pipes: HashMap::new(),
             transports: config.transports,
             mdns: Mdns::new(config.mdns, offering),
             hello_timeout,
@@ -148,6 +143,7 @@ impl Actor {
         self.commands.close();
         self.jobs.clear();
         self.outbox.clear();
+        self.pipes.clear();
         for listener in self.listeners.keys() {
             self.swarm.remove_listener(*listener);
         }
@@ -175,6 +171,7 @@ impl Actor {
             Command::Widen { peer, done } => self.on_widen(peer, done),
             Command::Disconnect { peer, done } => self.on_disconnect(peer, done),
             Command::RoundTrip { peer, reply } => self.on_round_trip_asked(peer, reply),
+            Command::Attach(attach) => self.on_attach(*attach),
             Command::Peers(reply) => {
                 if reply.send(self.discovery.view(now)).is_err() {
                     tracing::debug!("nobody waits for the peers any more");

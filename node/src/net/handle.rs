@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
-use me_sync_protocol::message::{Request, Response};
+use me_sync_protocol::frame::PipeKey;
+use me_sync_protocol::ids::Secret;
+use me_sync_protocol::message::{Hello, Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
+use super::pipe::{self, End, Identity, PipeError, PipeIo};
 use super::streams::Purpose;
 use super::{
     ConnectError, Connected, ListenPort, NetError, OpenError, OpenedStream, PeerView, RequestError, TransportKind,
@@ -53,9 +57,50 @@ pub(super) enum Command {
         peer: PeerId,
         reply: oneshot::Sender<Duration>,
     },
+    Attach(Box<Attach>),
     Peers(oneshot::Sender<Vec<PeerView>>),
     Search(oneshot::Receiver<Infallible>),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// A pipe whose other end is known.
+pub(super) struct Attach {
+    pub(super) peer: PeerId,
+    pub(super) hello: Hello,
+    pub(super) end: End,
+    pub(super) io: Box<dyn PipeIo>,
+    pub(super) reply: oneshot::Sender<Result<Closed, PipeError>>,
+}
+
+impl std::fmt::Debug for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attach").field("peer", &self.peer).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+/// Tells how a pipe ended.
+pub(super) type Closed = oneshot::Receiver<Result<(), PipeError>>;
+
+/// A pipe that is in use.
+#[derive(Debug)]
+pub struct AttachedPipe {
+    peer: PeerId,
+    closed: Closed,
+}
+
+impl AttachedPipe {
+    /// Who is at the other end; authenticated.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Waits until the pipe is over, and says how it ended. The session may go on over another one.
+    ///
+    /// # Errors
+    /// It broke, or the other side broke the protocol.
+    pub async fn closed(self) -> Result<(), PipeError> {
+        self.closed.await.unwrap_or(Err(PipeError::Stopped))
+    }
 }
 
 /// Where a node listens.
@@ -73,13 +118,14 @@ pub struct Search(#[expect(dead_code, reason = "its drop is what is waited for")
 #[derive(Debug, Clone)]
 pub struct NetHandle {
     local: PeerId,
+    identity: Identity,
     commands: mpsc::Sender<Command>,
     offering: watch::Sender<bool>,
 }
 
 impl NetHandle {
-    pub(super) fn new(local: PeerId, commands: mpsc::Sender<Command>, offering: watch::Sender<bool>) -> Self {
-        Self { local, commands, offering }
+    pub(super) fn new(identity: Identity, commands: mpsc::Sender<Command>, offering: watch::Sender<bool>) -> Self {
+        Self { local: identity.keypair.public().to_peer_id(), identity, commands, offering }
     }
 
     /// There is something for others to find here, or nothing any more: discovery by mDNS runs only while there is, while
@@ -152,6 +198,46 @@ impl NetHandle {
     /// connection stays for a moment, for [`Self::connect`].
     pub async fn who(&self, address: Multiaddr, preference: TransportPreference) -> Option<PeerId> {
         self.ask(|answer| Command::Who { address, preference, answer }).await
+    }
+
+    /// Takes a pipe to this exporter, for what `secret` opens (SPEC §5.13). From then on it is what connects this node to it.
+    ///
+    /// # Errors
+    /// See [`PipeError`].
+    pub(crate) async fn pipe_to(
+        &self,
+        exporter: PeerId,
+        key: PipeKey,
+        secret: &Secret,
+        mut io: Box<dyn PipeIo>,
+    ) -> Result<AttachedPipe, PipeError> {
+        let hello = pipe::ask(&mut (&mut io).compat(), &self.identity, exporter, key, secret).await?;
+        self.attach(exporter, hello, End::Importer, io).await
+    }
+
+    /// Takes a pipe from whatever importer proves that it knows the secret of a ticket or session of this node.
+    ///
+    /// # Errors
+    /// See [`PipeError`].
+    pub(crate) async fn pipe_from(
+        &self,
+        secret_of: impl AsyncFnOnce(PipeKey) -> Option<Secret>,
+        mut io: Box<dyn PipeIo>,
+    ) -> Result<AttachedPipe, PipeError> {
+        let (importer, hello) = pipe::answer(&mut (&mut io).compat(), &self.identity, secret_of).await?;
+        self.attach(importer, hello, End::Exporter, io).await
+    }
+
+    async fn attach(
+        &self,
+        peer: PeerId,
+        hello: Hello,
+        end: End,
+        io: Box<dyn PipeIo>,
+    ) -> Result<AttachedPipe, PipeError> {
+        let attach = |reply| Command::Attach(Box::new(Attach { peer, hello, end, io, reply }));
+        let closed = self.ask(attach).await.unwrap_or(Err(PipeError::Stopped))?;
+        Ok(AttachedPipe { peer, closed })
     }
 
     /// Sends a request to a connected peer and waits for the answer, at most 10 s from when it is sent.

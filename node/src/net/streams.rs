@@ -183,7 +183,7 @@ impl Handler {
         if self.window.1 > MAX_INBOUND {
             return tracing::debug!(peer = %self.peer, "too many streams in a short time, one is dropped");
         }
-        let inbound = InboundStream { peer: self.peer, stream };
+        let inbound = InboundStream { peer: self.peer, stream: stream.into() };
         let event = match purpose {
             Purpose::Session => NetEvent::InboundStream(inbound),
             Purpose::Probe => NetEvent::Probe(inbound),
@@ -194,7 +194,8 @@ impl Handler {
     }
 
     fn on_opened(&mut self, result: Result<Stream, OpenError>) {
-        let result = result.map(|stream| OpenedStream { stream, connection: self.connection });
+        let connection = Some(self.connection);
+        let result = result.map(|stream| OpenedStream { stream: stream.into(), connection });
         if self.negotiating.take().is_some_and(|opening| opening.opener.send(result).is_err()) {
             tracing::debug!(peer = %self.peer, "nobody waits for the stream any more");
         }

@@ -209,7 +209,7 @@ async fn two_nodes_connect_over_tcp_and_over_quic_and_know_each_other_by_name() 
     ] {
         let (a, mut b) = (Node::start("a").await, Node::start("b").await);
         let connected = a.connect(&b, preference).await.unwrap();
-        assert_eq!((connected.transport, connected.hello.device_name.as_str()), (kind, "b"));
+        assert_eq!((connected.transport, connected.hello.device_name.as_str()), (kind.into(), "b"));
         assert!(matches!(b.event().await, NetEvent::PeerConnected(peer) if peer == a.peer()));
         let peers = a.net.peers().await.unwrap();
         assert_eq!((peers.len(), peers[0].peer_id, peers[0].device_name.as_str()), (1, b.peer(), "b"));

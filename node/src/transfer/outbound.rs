@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::AsyncWriteExt;
-use libp2p::Stream;
 use me_sync_protocol::ids::{Digest, EntryIndex};
 use me_sync_protocol::reason::Code;
 use tokio::sync::mpsc;
 
 use super::buffer::SendBuffer;
 use super::{LaneEvent, LaneMeter, Reports};
+use crate::link::ByteStream;
 
 /// Packed frames, and what is through once they are written.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl BatchWriter {
     }
 
     /// Writes a batch; flushes where no other is waiting.
-    pub(super) async fn put(&self, stream: &mut Stream, packed: Packed, flush: bool) -> Result<(), Ended> {
+    pub(super) async fn put(&self, stream: &mut ByteStream, packed: Packed, flush: bool) -> Result<(), Ended> {
         self.write(stream, packed.frames.as_slice(), flush).await?;
         let Packed { frames, chunks: _, files, bytes, wire, holes, failed, hashed } = packed;
         // a thread that has ended needs no memory
@@ -64,7 +64,7 @@ impl BatchWriter {
         if told { Ok(()) } else { Err(Ended::Unwanted) }
     }
 
-    pub(super) async fn write(&self, stream: &mut Stream, mut frames: &[u8], flush: bool) -> Result<(), Ended> {
+    pub(super) async fn write(&self, stream: &mut ByteStream, mut frames: &[u8], flush: bool) -> Result<(), Ended> {
         // what a limit lets through and the stream has not taken yet
         let mut allowed = 0;
         while !frames.is_empty() {

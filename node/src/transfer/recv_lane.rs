@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use libp2p::Stream;
 use me_sync_protocol::codec::FrameError;
 use me_sync_protocol::file::{FileReport, LaneReceiver, LaneStep, Violation};
 use me_sync_protocol::frame::{FailedEntry, FileStrand, Frame};
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::pack::Unpacker;
 use super::strand::{StrandEnd, StrandNews};
 use super::{FailureDetail, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
-use crate::link::{FrameReader, LinkError};
+use crate::link::{ByteStream, FrameReader, LinkError};
 use crate::staging::{StageError, StagedFile, StagingWriter};
 
 /// Batches of a lane that are read while a chunk of its strand is waited for. A large chunk is a batch.
@@ -37,7 +36,7 @@ pub(crate) struct RecvLane {
 impl RecvLane {
     /// Runs until the stream ends, the peer breaks the protocol, or the lane is stopped. When this returns,
     /// no file of the lane is open any more.
-    pub(crate) async fn run(self, mut frames: FrameReader<Stream>, reports: Reports) {
+    pub(crate) async fn run(self, mut frames: FrameReader<ByteStream>, reports: Reports) {
         let (batches, inbox) = mpsc::channel(LANE_QUEUE);
         let Self { receiver, writer, strand, meter, stop } = self;
         let unpacker = Unpacker::default();
@@ -61,7 +60,7 @@ impl RecvLane {
 
 /// Hands on what comes, in the lane's order, until there is nothing more; what to say then.
 async fn pump(
-    frames: &mut FrameReader<Stream>,
+    frames: &mut FrameReader<ByteStream>,
     strand: &mut StrandEnd,
     batches: &mpsc::Sender<Vec<Frame>>,
 ) -> Option<LaneEvent> {
@@ -101,7 +100,7 @@ async fn pump(
 /// The next chunk of the strand. What comes on the lane meanwhile is read, up to a bound: a stream that nobody reads keeps
 /// its window small, and the slower of the two connections would hold up the other one.
 async fn wait_beside(
-    frames: &mut FrameReader<Stream>,
+    frames: &mut FrameReader<ByteStream>,
     strand: &mut StrandEnd,
     named: FileStrand,
     ahead: &mut VecDeque<Result<Vec<Frame>, LinkError>>,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::AsyncWriteExt;
-use libp2p::Stream;
 use me_sync_protocol::codec;
 use me_sync_protocol::frame::{FileBegin, FileEnd, FileZeros, Frame, PartialFile};
 use me_sync_protocol::hash::Hasher;
@@ -27,6 +26,7 @@ use super::outbound::{BatchWriter, Ended, Packed};
 use super::pack::ChunkPacker;
 use super::strand::{STRAND_QUEUE, StrandStart, Way};
 use super::{Compression, LANE_QUEUE, LaneEvent, LaneMeter, Reports};
+use crate::link::ByteStream;
 use crate::source::{FreshHash, HashKeeper, ReadError, SnapshotReader};
 
 /// A batch of packed frames is sent when it is at least this long.
@@ -88,8 +88,8 @@ impl SendLane {
     /// Once there is a `strand`, chunks go there as well.
     pub(crate) async fn run(
         self,
-        mut stream: Stream,
-        strand: impl Future<Output = Option<Stream>> + Send + 'static,
+        mut stream: ByteStream,
+        strand: impl Future<Output = Option<ByteStream>> + Send + 'static,
         work: mpsc::Receiver<Arc<WorkList>>,
         reports: Reports,
     ) {

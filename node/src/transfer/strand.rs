@@ -6,7 +6,6 @@
 use std::num::NonZeroU32;
 
 use bytes::BytesMut;
-use libp2p::Stream;
 use me_sync_protocol::codec::{self, FrameError};
 use me_sync_protocol::file::Violation;
 use me_sync_protocol::frame::{FileStrand, Frame};
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::LaneEvent;
 use super::outbound::{BatchWriter, Ended, Packed};
 use super::recv_lane::malformed;
-use crate::link::{FrameReader, LinkError};
+use crate::link::{ByteStream, FrameReader, LinkError};
 
 /// Batches that wait for a strand at the exporter: enough for it to go on while the lane's own stream takes one.
 pub(super) const STRAND_QUEUE: usize = 4;
@@ -37,7 +36,11 @@ pub(crate) enum StrandNews {
 }
 
 /// Reads a strand until it ends. No further than its lane takes the chunks.
-pub(crate) async fn receive(mut frames: FrameReader<Stream>, lane: mpsc::Sender<StrandNews>, stop: CancellationToken) {
+pub(crate) async fn receive(
+    mut frames: FrameReader<ByteStream>,
+    lane: mpsc::Sender<StrandNews>,
+    stop: CancellationToken,
+) {
     let reading = async {
         loop {
             let news = match frames.next().await {
@@ -115,7 +118,7 @@ pub(super) struct StrandStart {
 impl StrandStart {
     /// Opens the strand in a task of its own, which then writes what it is given.
     pub(super) fn new(
-        opening: impl Future<Output = Option<Stream>> + Send + 'static,
+        opening: impl Future<Output = Option<ByteStream>> + Send + 'static,
         writer: BatchWriter,
         stop: CancellationToken,
         release: CancellationToken,
@@ -171,7 +174,7 @@ impl StrandStart {
     }
 }
 
-async fn send(stream: &mut Stream, mut inbox: mpsc::Receiver<Packed>, writer: &BatchWriter) -> Result<(), Ended> {
+async fn send(stream: &mut ByteStream, mut inbox: mpsc::Receiver<Packed>, writer: &BatchWriter) -> Result<(), Ended> {
     while let Some(packed) = inbox.recv().await {
         writer.put(stream, packed, inbox.is_empty()).await?;
     }

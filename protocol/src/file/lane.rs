@@ -111,6 +111,10 @@ impl LaneReceiver {
             | Frame::FinalizeResult(_)
             | Frame::Progress(_)
             | Frame::Probe(_)
+            | Frame::PipeHello(_)
+            | Frame::PipeProof(_)
+            | Frame::Request(_)
+            | Frame::Response(_)
             | Frame::Abort(_) => Err(Violation::unexpected("a control frame on a lane")),
         }
     }

@@ -136,8 +136,9 @@ impl ExportJob {
                     match opened {
                         Ok(opened) => {
                             let hello = StreamHello { role: Role::Strand(number), ..hello };
+                            // a pipe has nothing beside it
                             let strand =
-                                async move { streams::open_beside(&net, peer, opened.connection, hello).await };
+                                async move { streams::open_beside(&net, peer, opened.connection?, hello).await };
                             lane.run(opened.stream, strand, inbox, reports).await;
                         }
                         Err(code) => {

@@ -65,7 +65,7 @@ impl ExportJob {
         self.view.send_modify(|view| {
             view.peer = Some(PeerSummary {
                 peer_id: peer.to_string(),
-                address: from.as_ref().map(|f| f.address.to_string()),
+                address: from.as_ref().map(|f| f.address.to_string()).filter(|address| !address.is_empty()),
                 transport: from.as_ref().map(|f| f.transport.to_string()),
                 device_name,
             });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use libp2p::PeerId;
 use me_sync_protocol::file::LaneReceiver;
 use me_sync_protocol::frame::Frame;
 use me_sync_protocol::ids::Moment;
@@ -22,7 +23,7 @@ use crate::coordinator::connect::{self, Entry, Established, Key};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared, streams};
-use crate::link::FrameReader;
+use crate::link::{ByteStream, FrameReader};
 use crate::random;
 use crate::transfer::recv_lane::RecvLane;
 use crate::transfer::strand::{self, STRAND_AHEAD, StrandNews};
@@ -141,6 +142,17 @@ impl ImportJob {
             }
             // this session is given up already, and the one that takes its place is not granted yet
             Some(_) | None => self.dial_first(shared),
+        }
+    }
+
+    /// The exporter has connected, or is at the other end of a new pipe.
+    pub(in crate::coordinator) fn peer_is_here(&mut self, peer: PeerId, shared: &Shared) {
+        let now = shared.clock.now();
+        if peer == self.route.peer
+            && let Some(Session { link: Link::Down(redial), .. }) = &mut self.session
+        {
+            redial.next = now;
+            self.redial_if_due(now, shared);
         }
     }
 
@@ -332,7 +344,7 @@ impl ImportJob {
     }
 
     /// Lane `number` came in; it is acknowledged and served by an actor of its own.
-    pub(in crate::coordinator) fn lane_opened(&mut self, number: u8, mut stream: libp2p::Stream, shared: &Shared) {
+    pub(in crate::coordinator) fn lane_opened(&mut self, number: u8, mut stream: ByteStream, shared: &Shared) {
         let (Some(session), Some(staging)) = (&mut self.session, &self.staging) else { return };
         let (Link::Up(connection), Some(manifest)) = (&mut session.link, session.manifest.clone()) else { return };
         connection.lanes_open |= 1 << number;
@@ -359,7 +371,7 @@ impl ImportJob {
     }
 
     /// A stream came in beside lane `number`, which takes one.
-    pub(in crate::coordinator) fn strand_opened(&mut self, number: u8, mut stream: libp2p::Stream) {
+    pub(in crate::coordinator) fn strand_opened(&mut self, number: u8, mut stream: ByteStream) {
         let Some(Session { link: Link::Up(connection), meter, .. }) = &mut self.session else { return };
         let Some(lane) = connection.strands.remove(&number) else { return };
         // before the exporter can hear that it is taken: its next frame on the lane may be about it

@@ -27,6 +27,10 @@ impl Actor {
         reply: oneshot::Sender<Result<Connected, ConnectError>>,
         now: Instant,
     ) {
+        if let Some(connected) = self.piped(&key.peer) {
+            reply.send(Ok(connected)).ok(); // Err: nobody waits any more
+            return;
+        }
         if !self.jobs.contains_key(&key) && self.jobs.len() >= MAX_JOBS {
             if reply.send(Err(ConnectError::Busy)).is_err() {
                 tracing::debug!("nobody waits for the connection any more");

@@ -180,6 +180,7 @@ impl Actor {
     }
 
     pub(super) fn on_disconnect(&mut self, id: PeerId, done: oneshot::Sender<()>) {
+        self.pipes.remove(&id);
         self.close_all(&id);
         match self.peers.get_mut(&id) {
             Some(peer) => peer.disconnecting.push(done),
@@ -190,6 +191,9 @@ impl Actor {
     }
 
     pub(super) fn on_open_stream(&mut self, id: PeerId, purpose: Purpose, beside: Option<ConnectionId>, reply: Opener) {
+        let on_pipe = purpose == Purpose::Session && beside.is_none();
+        let reply = if on_pipe { self.open_by_pipe(&id, reply) } else { Some(reply) };
+        let Some(reply) = reply else { return };
         let peer = self.peers.get_mut(&id).filter(|peer| peer.hello.is_some());
         // the oldest of those that carry least: the lanes of a session share its connections evenly
         let least = |peer: &'_ mut Peer| {
@@ -343,7 +347,7 @@ impl Actor {
     pub(super) fn connected(&self, key: &JobKey) -> Option<Connected> {
         let hello = self.peers.get(&key.peer).filter(|peer| !peer.renewing)?.hello.clone()?;
         let connection = self.live(key)?;
-        Some(Connected { address: connection.address.clone(), transport: connection.transport, hello })
+        Some(Connected { address: connection.address.clone(), transport: connection.transport.into(), hello })
     }
 
     /// Has it answered our hello over a connection that still stands?

@@ -46,6 +46,7 @@ pub(super) struct Answer {
 
 impl Actor {
     pub(super) fn on_request_command(&mut self, id: PeerId, request: Request, reply: Reporter) {
+        let Some((request, reply)) = self.request_by_pipe(&id, request, reply) else { return };
         let refusal = match self.peers.get_mut(&id).filter(|peer| peer.hello.is_some()) {
             None => RequestError::NotConnected { peer: id },
             Some(peer) if peer.waiting.len() >= MAX_QUEUED => RequestError::Busy { peer: id },
@@ -111,7 +112,8 @@ impl Actor {
             }
         }
         let from = peer.hello.clone().zip(peer.connections.iter().find(|c| c.id == connection));
-        let from = from.map(|(hello, c)| Connected { address: c.address.clone(), transport: c.transport, hello });
+        let from =
+            from.map(|(hello, c)| Connected { address: c.address.clone(), transport: c.transport.into(), hello });
         if self.answers.len() >= MAX_UNANSWERED {
             return self.respond(channel, Response::Refused(Code::Busy));
         }

@@ -40,6 +40,7 @@ pub use crate::link::ByteStream;
 pub use address::parse_addresses;
 pub use error::{ConnectError, NetError, OpenError, RequestError};
 pub use handle::{AttachedPipe, NetHandle, Search};
+pub(crate) use pipe::PipeIo;
 pub use pipe::{FramesIn, FramesOut, PipeError, frame_pipe};
 
 /// Name of the request-response protocol (SPEC §6).

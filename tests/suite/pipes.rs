@@ -147,6 +147,68 @@ async fn nodes_that_were_restarted_go_on_over_a_pipe() {
     assert!(arrived.payload_bytes < arrived.bytes, "{arrived:?}");
 }
 
+/// A line on which all that passes from the one to the other is written down.
+fn overheard() -> ((DuplexStream, DuplexStream), tokio::task::JoinHandle<Vec<u8>>) {
+    let (near, a) = tokio::io::duplex(64 << 10);
+    let (far, b) = tokio::io::duplex(64 << 10);
+    let (mut a_in, mut a_out) = tokio::io::split(a);
+    let (mut b_in, mut b_out) = tokio::io::split(b);
+    tokio::spawn(async move { tokio::io::copy(&mut b_in, &mut a_out).await });
+    let listening = tokio::spawn(async move {
+        let (mut heard, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        while let Ok(n @ 1..) = a_in.read(&mut piece).await {
+            heard.extend_from_slice(&piece[..n]);
+            if b_out.write_all(&piece[..n]).await.is_err() {
+                break;
+            }
+        }
+        heard
+    });
+    ((near, far), listening)
+}
+
+// SPEC §5.13
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_on_a_pipe_reads_everything_and_through_noise_nothing() {
+    let (secret, is_there) = (b"content that nobody is to read", |heard: &[u8], what: &[u8]| {
+        heard.windows(what.len()).any(|window| window == what)
+    });
+    for in_noise in [false, true] {
+        let two = Two::start().await;
+        std::fs::write(two.dir.path().join("source/secret"), secret).expect("written");
+        let offer = two.offer().await;
+        let ((near, far), heard) = overheard();
+        let (exporter, importer) = (two.exporter.node.handle(), two.importer.node.handle());
+        let session = ticket(&offer);
+        let ends = match in_noise {
+            true => tokio::join!(
+                exporter.attach_pipe_in_noise(PipeSession::Offers, near),
+                importer.attach_pipe_in_noise(session, far)
+            ),
+            false => tokio::join!(exporter.attach_pipe(PipeSession::Offers, near), importer.attach_pipe(session, far)),
+        };
+        assert!(ends.0.is_ok() && ends.1.is_ok(), "{ends:?}");
+        let job = two.importer.import(&offer.ticket, &two.target()).await;
+        completed(&job).await;
+        completed(&offer.job).await;
+        two.is_whole();
+        drop(two);
+        let heard = heard.await.expect("it listened");
+        assert_eq!(is_there(&heard, secret), !in_noise);
+        assert!(heard.len() > 9 << 20);
+    }
+    // one end alone gets nowhere
+    let two = Two::start().await;
+    let offer = two.offer().await;
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    let (exporter, importer) = (two.exporter.node.handle(), two.importer.node.handle());
+    let ends = tokio::join!(
+        exporter.attach_pipe(PipeSession::Offers, near),
+        importer.attach_pipe_in_noise(ticket(&offer), far)
+    );
+    assert!(ends.0.is_err() && ends.1.is_err(), "{ends:?}");
+}
+
 /// Carries whole frames, one at a time, as an application does that has no stream; how many there were.
 async fn bridge(
     mut from: me_sync_node::net::FramesOut,

@@ -209,8 +209,13 @@ impl NetHandle {
         exporter: PeerId,
         key: PipeKey,
         secret: &Secret,
-        mut io: Box<dyn PipeIo>,
+        io: Box<dyn PipeIo>,
+        in_noise: bool,
     ) -> Result<AttachedPipe, PipeError> {
+        let (seen, mut io) = self.guarded(io, End::Importer, in_noise).await?;
+        if seen.is_some_and(|seen| seen != exporter) {
+            return Err(PipeError::NotProven);
+        }
         let hello = pipe::ask(&mut (&mut io).compat(), &self.identity, exporter, key, secret).await?;
         self.attach(exporter, hello, End::Importer, io).await
     }
@@ -222,10 +227,29 @@ impl NetHandle {
     pub(crate) async fn pipe_from(
         &self,
         secret_of: impl AsyncFnOnce(PipeKey) -> Option<Secret>,
-        mut io: Box<dyn PipeIo>,
+        io: Box<dyn PipeIo>,
+        in_noise: bool,
     ) -> Result<AttachedPipe, PipeError> {
+        let (seen, mut io) = self.guarded(io, End::Exporter, in_noise).await?;
         let (importer, hello) = pipe::answer(&mut (&mut io).compat(), &self.identity, secret_of).await?;
+        if seen.is_some_and(|seen| seen != importer) {
+            return Err(PipeError::NotProven);
+        }
         self.attach(importer, hello, End::Exporter, io).await
+    }
+
+    /// With `in_noise` what passes is encrypted from here on, and the device is known with which.
+    async fn guarded(
+        &self,
+        io: Box<dyn PipeIo>,
+        end: End,
+        in_noise: bool,
+    ) -> Result<(Option<PeerId>, Box<dyn PipeIo>), PipeError> {
+        if !in_noise {
+            return Ok((None, io));
+        }
+        let (seen, io) = pipe::in_noise(io, end, &self.identity).await?;
+        Ok((Some(seen), io))
     }
 
     async fn attach(

@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::frames::{FramesIn, FramesOut, frame_pipe};
 pub(super) use self::handshake::nowhere;
-pub(super) use self::handshake::{Identity, answer, ask};
+pub(super) use self::handshake::{Identity, answer, ask, in_noise};
 pub(crate) use self::run::PipeIo;
 pub(super) use self::run::start;
 

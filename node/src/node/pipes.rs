@@ -7,7 +7,7 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::NodeHandle;
-use crate::net::{AttachedPipe, PipeError};
+use crate::net::{AttachedPipe, PipeError, PipeIo};
 
 /// What a pipe is for.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl NodeHandle {
     /// what connects this node with that device, for one conversation; one that is lost goes on over the next pipe.
     ///
     /// The pipe itself is neither secret nor safe from somebody in the middle who changes what passes: that is for its carrier
-    /// to see to. Dropping the future lets go of the pipe.
+    /// to see to, or for [`Self::attach_pipe_in_noise`]. Dropping the future lets go of the pipe.
     ///
     /// # Errors
     /// See [`PipeError`].
@@ -35,17 +35,37 @@ impl NodeHandle {
         session: PipeSession,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<AttachedPipe, PipeError> {
-        let io = Box::new(io);
+        self.attach(session, Box::new(io), false).await
+    }
+
+    /// As [`Self::attach_pipe`], through Noise: for a pipe on which others may read, or change what passes. Both ends must do so.
+    ///
+    /// # Errors
+    /// See [`PipeError`].
+    pub async fn attach_pipe_in_noise(
+        &self,
+        session: PipeSession,
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<AttachedPipe, PipeError> {
+        self.attach(session, Box::new(io), true).await
+    }
+
+    async fn attach(
+        &self,
+        session: PipeSession,
+        io: Box<dyn PipeIo>,
+        in_noise: bool,
+    ) -> Result<AttachedPipe, PipeError> {
         match session {
-            PipeSession::Offers => self.net.pipe_from(async |key| self.secret_of(key).await, io).await,
+            PipeSession::Offers => self.net.pipe_from(async |key| self.secret_of(key).await, io, in_noise).await,
             PipeSession::Ticket(ticket) => {
                 let exporter = PeerId::from_bytes(&ticket.peer_id).map_err(|_| PipeError::NotProven)?;
-                self.net.pipe_to(exporter, PipeKey::Ticket(ticket.ticket_id), &ticket.secret, io).await
+                self.net.pipe_to(exporter, PipeKey::Ticket(ticket.ticket_id), &ticket.secret, io, in_noise).await
             }
             PipeSession::Session(id) => {
                 let record = self.store.import(id).await.map_err(|_| PipeError::Stopped)?;
                 let record = record.ok_or(PipeError::Unknown)?;
-                self.net.pipe_to(record.peer, PipeKey::Session(id), &record.grant.resume_secret, io).await
+                self.net.pipe_to(record.peer, PipeKey::Session(id), &record.grant.resume_secret, io, in_noise).await
             }
         }
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use libp2p::core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _};
 use libp2p::identity::{Keypair, PublicKey};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, noise};
 use me_sync_protocol::caps::negotiate;
 use me_sync_protocol::frame::{Frame, PipeHello, PipeKey, PipeProof};
 use me_sync_protocol::ids::{Digest, Nonce, Secret};
@@ -13,8 +14,9 @@ use me_sync_protocol::message::{self, Hello, Request, Response};
 use me_sync_protocol::pipe::{Handshake, Side, key_of};
 use me_sync_protocol::proof;
 use me_sync_protocol::reason::Code;
+use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
 
-use super::PipeError;
+use super::{End, PipeError, PipeIo};
 use crate::link::{self, FrameWriter, LinkError};
 use crate::random;
 
@@ -40,6 +42,28 @@ impl Identity {
         let signature = self.keypair.sign(&handshake.statement(side)).map_err(|_| PipeError::NotProven)?;
         Ok(PipeProof { mac: handshake.mac(side, secret), signature })
     }
+}
+
+/// Wraps a pipe into Noise, as libp2p does with a TCP connection: nobody on it reads or changes what passes. Gives the device at
+/// the other end.
+pub(in crate::net) async fn in_noise(
+    io: Box<dyn PipeIo>,
+    end: End,
+    ours: &Identity,
+) -> Result<(PeerId, Box<dyn PipeIo>), PipeError> {
+    let config = noise::Config::new(&ours.keypair).map_err(|_| PipeError::NotProven)?;
+    let io = io.compat();
+    let protocol = "/noise";
+    let upgrade = match end {
+        End::Importer => config.upgrade_outbound(io, protocol),
+        End::Exporter => config.upgrade_inbound(io, protocol),
+    };
+    let upgraded = tokio::time::timeout(PATIENCE, upgrade).await.map_err(|_| PipeError::Silent)?;
+    let (peer, io) = upgraded.map_err(|e| match e {
+        noise::Error::Io(e) => PipeError::Broken(e),
+        _ => PipeError::NotProven,
+    })?;
+    Ok((peer, Box::new(io.compat())))
 }
 
 /// The importer's side: a pipe to exactly this exporter, for what the secret opens.

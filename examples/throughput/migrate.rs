@@ -82,7 +82,8 @@ fn config(args: &Args, place: &Path, name: &str) -> NodeConfig {
     config.listen = vec![ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port: None }];
     config.mdns = false;
     // a node listens somewhere, also if its ticket names only the pipe
-    config.transports = Transports { tcp: args.transport != Transport::Quic, quic: args.transport == Transport::Quic };
+    let quic = args.transport == Transport::Quic;
+    config.transports = Transports { tcp: !quic, quic, ws: false };
     config.max_lanes = args.lanes;
     config.max_chunk = args.chunk;
     config.compression = match args.compress {

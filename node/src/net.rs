@@ -82,11 +82,13 @@ pub struct Transports {
     pub tcp: bool,
     /// QUIC v1.
     pub quic: bool,
+    /// WebSocket over TCP, with Noise: for ways that let only HTTP through. Without it, it is still dialled where TCP is.
+    pub ws: bool,
 }
 
 impl Default for Transports {
     fn default() -> Self {
-        Self { tcp: true, quic: true }
+        Self { tcp: true, quic: true, ws: false }
     }
 }
 
@@ -145,6 +147,8 @@ pub enum TransportPreference {
     Tcp,
     /// QUIC or nothing.
     Quic,
+    /// WebSocket or nothing.
+    Ws,
 }
 
 impl TransportPreference {
@@ -153,25 +157,29 @@ impl TransportPreference {
             Self::Auto => true,
             Self::Tcp => kind == TransportKind::Tcp,
             Self::Quic => kind == TransportKind::Quic,
+            Self::Ws => kind == TransportKind::Ws,
         }
     }
 }
 
-/// The transport a connection uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The transport a connection uses; the sooner it is dialled, the less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportKind {
     /// TCP with Noise and yamux.
     Tcp,
     /// QUIC v1.
     Quic,
+    /// WebSocket over TCP, with Noise and yamux inside.
+    Ws,
 }
 
 impl TransportKind {
-    /// `tcp` or `quic`.
+    /// `tcp`, `quic` or `ws`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::Ws => "ws",
         }
     }
 }

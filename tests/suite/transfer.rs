@@ -30,12 +30,30 @@ async fn the_same_over_quic() {
     let dir = tempfile::tempdir().unwrap();
     let (source, target) = (dir.path().join("source"), dir.path().join("target"));
     sample(&source);
-    let quic = Transports { tcp: false, quic: true };
+    let quic = Transports { tcp: false, quic: true, ws: false };
     let (a, b) = (TestNode::over(quic).await, TestNode::over(quic).await);
     let (_, import) = migrate(&a, &b, &source, &target).await;
     completed(&import).await;
     assert_eq!(import.view().peer.and_then(|p| p.transport).as_deref(), Some("quic"));
     assert_same(&source, &target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_over_websocket_also_to_a_device_that_prefers_tcp() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    sample(&source);
+    let ws = Transports { tcp: false, quic: false, ws: true };
+    for (n, importer) in [TestNode::over(ws).await, TestNode::start().await].into_iter().enumerate() {
+        let target = dir.path().join(format!("target-{n}"));
+        let exporter = TestNode::over(ws).await;
+        let (export, import) = migrate(&exporter, &importer, &source, &target).await;
+        completed(&import).await;
+        completed(&export).await;
+        let carriers = [&export, &import].map(|job| job.view().peer.and_then(|peer| peer.transport));
+        assert_eq!(carriers, [Some("ws".to_owned()), Some("ws".to_owned())]);
+        assert_same(&source, &target);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,9 @@ pub(crate) enum Transport {
     Tcp,
     /// QUIC only
     Quic,
+    /// WebSocket only: for ways that let nothing but HTTP through. A device that listens so is
+    /// reached by others with `auto`, too
+    Ws,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -98,7 +101,7 @@ pub(crate) struct Globals {
         value_enum,
         default_value = "auto",
         hide_possible_values = true,
-        value_name = "auto|tcp|quic"
+        value_name = "auto|tcp|quic|ws"
     )]
     pub(crate) transport: Transport,
     /// What the other device sees [default: the host name]
@@ -192,8 +195,12 @@ impl Globals {
         config.mdns = self.mdns();
         config.probe = file.probe.unwrap_or(true);
         config.compression = self.compression(None);
-        config.transports =
-            Transports { tcp: self.transport != Transport::Quic, quic: self.transport != Transport::Tcp };
+        config.transports = match self.transport {
+            Transport::Auto => Transports::default(),
+            Transport::Tcp => Transports { tcp: true, quic: false, ws: false },
+            Transport::Quic => Transports { tcp: false, quic: true, ws: false },
+            Transport::Ws => Transports { tcp: false, quic: false, ws: true },
+        };
         Ok(config)
     }
 
@@ -203,6 +210,7 @@ impl Globals {
             Transport::Auto => schema::Transport::Auto,
             Transport::Tcp => schema::Transport::Tcp,
             Transport::Quic => schema::Transport::Quic,
+            Transport::Ws => schema::Transport::Ws,
         }
     }
 
@@ -219,6 +227,7 @@ impl Globals {
             Transport::Auto => TransportPreference::Auto,
             Transport::Tcp => TransportPreference::Tcp,
             Transport::Quic => TransportPreference::Quic,
+            Transport::Ws => TransportPreference::Ws,
         }
     }
 

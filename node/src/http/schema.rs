@@ -66,4 +66,6 @@ pub enum Transport {
     Tcp,
     /// QUIC only.
     Quic,
+    /// WebSocket only.
+    Ws,
 }

@@ -1,7 +1,7 @@
 //! Which addresses are dialled, and which go into a ticket. Pure.
 //!
 //! Addresses come from tickets, command lines and mDNS: all of it is a stranger's word. Only plain IP with
-//! TCP or QUIC is dialled; names, relays, sockets and anything nested is ignored.
+//! TCP, WebSocket or QUIC is dialled; names, relays, sockets and anything nested is ignored.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ const MAX_ADDRESS_TEXT: usize = 256;
 
 /// Reads the addresses of a ticket or command line; those that would never be dialled are left out, at most 8 are kept.
 ///
-/// Kept are `/ip4|ip6/…/tcp/PORT` and `/ip4|ip6/…/udp/PORT/quic-v1`, each with or without a final `/p2p/ID`.
+/// Kept are `/ip4|ip6/…/tcp/PORT`, `/ip4|ip6/…/tcp/PORT/ws` and `/ip4|ip6/…/udp/PORT/quic-v1`, each with or without a final `/p2p/ID`.
 pub fn parse_addresses(raw: &[String]) -> Vec<Multiaddr> {
     raw.iter()
         .filter(|text| text.len() <= MAX_ADDRESS_TEXT)
@@ -45,12 +45,16 @@ impl Candidate {
             Protocol::Ip6(ip) if !ip.is_unspecified() && !ip.is_multicast() && !ip.is_unicast_link_local() => ip.into(),
             _ => return None,
         };
-        let (transport, port) = match parts.next()? {
+        let (mut transport, port) = match parts.next()? {
             Protocol::Tcp(port) => (TransportKind::Tcp, port),
             Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => (TransportKind::Quic, port),
             _ => return None,
         };
-        match parts.next() {
+        let mut next = parts.next();
+        if transport == TransportKind::Tcp && next.as_ref().is_some_and(is_ws) {
+            (transport, next) = (TransportKind::Ws, parts.next());
+        }
+        match next {
             None => {}
             Some(Protocol::P2p(named)) if peer.is_none_or(|peer| *peer == named) => {}
             Some(_) => return None,
@@ -65,6 +69,7 @@ impl Candidate {
         let enabled = match self.transport {
             TransportKind::Tcp => transports.tcp,
             TransportKind::Quic => transports.quic,
+            TransportKind::Ws => transports.ws || transports.tcp,
         };
         enabled && preference.allows(self.transport)
     }
@@ -76,6 +81,7 @@ pub(super) fn listen_address(ip: IpAddr, port: u16, transport: TransportKind) ->
     match transport {
         TransportKind::Tcp => base.with(Protocol::Tcp(port)),
         TransportKind::Quic => base.with(Protocol::Udp(port)).with(Protocol::QuicV1),
+        TransportKind::Ws => base.with(Protocol::Tcp(port)).with(Protocol::Ws("/".into())),
     }
 }
 
@@ -91,7 +97,16 @@ pub(super) fn listen_port(address: &Multiaddr) -> Option<ListenPort> {
 
 /// The transport of an established connection's address.
 pub(super) fn transport_of(address: &Multiaddr) -> TransportKind {
-    if address.iter().any(|part| part == Protocol::QuicV1) { TransportKind::Quic } else { TransportKind::Tcp }
+    let mut parts = address.iter().filter_map(|part| match part {
+        Protocol::QuicV1 => Some(TransportKind::Quic),
+        part if is_ws(&part) => Some(TransportKind::Ws),
+        _ => None,
+    });
+    parts.next().unwrap_or(TransportKind::Tcp)
+}
+
+fn is_ws(part: &Protocol<'_>) -> bool {
+    matches!(part, Protocol::Ws(path) if path == "/")
 }
 
 /// The address without the name of who is there.
@@ -99,11 +114,11 @@ pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
-/// At most 8 of our listen addresses for a ticket, best first; TCP before QUIC at the same IP.
+/// At most 8 of our listen addresses for a ticket, best first; TCP before QUIC at the same IP, WebSocket last.
 pub(super) fn for_ticket<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
-    let mut found: Vec<(u8, IpAddr, bool, Multiaddr)> = listening
+    let mut found: Vec<(u8, IpAddr, TransportKind, Multiaddr)> = listening
         .filter_map(|address| Candidate::parse(address, None))
-        .map(|c| (rank(c.ip), c.ip, c.transport == TransportKind::Quic, c.address))
+        .map(|c| (rank(c.ip), c.ip, c.transport, c.address))
         .collect();
     found.sort();
     found.dedup();
@@ -142,12 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_ip_with_tcp_or_quic_is_kept_a83() {
+    fn only_plain_ip_with_tcp_websocket_or_quic_is_kept_a83() {
         let peer = PeerId::random();
         let good = [
             "/ip4/192.0.2.1/tcp/4001".to_owned(),
             "/ip6/2001:db8::1/udp/4001/quic-v1".to_owned(),
             format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}"),
+            format!("/ip4/192.0.2.1/tcp/1/ws/p2p/{peer}"),
         ];
         let bad = [
             "/dns4/example.org/tcp/4001".to_owned(),
@@ -159,7 +175,10 @@ mod tests {
             "/ip4/224.0.0.1/tcp/1".to_owned(),
             "/ip6/fe80::1/tcp/1".to_owned(),
             "/ip4/192.0.2.1/udp/1".to_owned(),
-            "/ip4/192.0.2.1/tcp/1/ws".to_owned(),
+            "/ip4/192.0.2.1/tcp/1/wss".to_owned(),
+            "/ip4/192.0.2.1/tcp/1/ws/ws".to_owned(),
+            "/ip4/192.0.2.1/tcp/1/x-parity-ws/%2Felsewhere".to_owned(),
+            "/ip4/192.0.2.1/udp/1/quic-v1/ws".to_owned(),
             format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}/p2p-circuit"),
             "junk".to_owned(),
             "/ip4/192.0.2.1/tcp/1".repeat(100),

@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, Swarm, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, yamux};
+use libp2p::{
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport as _, identify, identity, mdns, noise, ping, tcp, yamux,
+};
+use libp2p_websocket as websocket;
 use tokio::sync::mpsc;
 
 use super::codec::Codec;
@@ -66,11 +72,7 @@ pub(super) fn build(config: &NetConfig, events: mpsc::Sender<NetEvent>) -> Resul
     let failed = |error: &dyn std::fmt::Display| NetError::Transport(error.to_string());
     let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, || {
-            let mut config = yamux::Config::default();
-            config.set_max_num_streams(MAX_STREAMS);
-            config
-        })
+        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, multiplexer)
         .map_err(|e| failed(&e))?
         .with_quic_config(|mut quic| {
             quic.handshake_timeout = HANDSHAKE;
@@ -79,6 +81,8 @@ pub(super) fn build(config: &NetConfig, events: mpsc::Sender<NetEvent>) -> Resul
             quic.max_connection_data = 4 << 20;
             quic
         })
+        .with_other_transport(web_socket)
+        .map_err(|e| failed(&e))?
         .with_behaviour(|key| behaviour(config, key, events))
         .map_err(|e| failed(&e))?
         .with_swarm_config(|swarm| {
@@ -87,6 +91,20 @@ pub(super) fn build(config: &NetConfig, events: mpsc::Sender<NetEvent>) -> Resul
         .with_connection_timeout(HANDSHAKE)
         .build();
     Ok(swarm)
+}
+
+fn multiplexer() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS);
+    config
+}
+
+/// WebSocket frames over TCP, and in them what TCP carries otherwise.
+fn web_socket(key: &identity::Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let upgrade = websocket::Config::new(tcp).upgrade(Version::V1Lazy);
+    let secured = upgrade.authenticate(noise::Config::new(key)?).multiplex(multiplexer());
+    Ok(secured.timeout(HANDSHAKE).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 
 fn behaviour(config: &NetConfig, key: &identity::Keypair, events: mpsc::Sender<NetEvent>) -> Behaviour {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::address::Candidate;
-use super::{ConnectError, Connected, TransportKind, TransportPreference};
+use super::{ConnectError, Connected, TransportPreference};
 
 /// Head start of an address before the next one.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -90,11 +90,8 @@ impl Job {
         if self.seen.len() >= MAX_CANDIDATES || !self.seen.insert(candidate.address.clone()) {
             return;
         }
-        // TCP first, in the order given.
-        let at = match candidate.transport {
-            TransportKind::Tcp => self.queue.iter().take_while(|c| c.transport == TransportKind::Tcp).count(),
-            TransportKind::Quic => self.queue.len(),
-        };
+        // TCP first, then QUIC, WebSocket last, each in the order given
+        let at = self.queue.iter().take_while(|c| c.transport <= candidate.transport).count();
         self.queue.insert(at, candidate);
     }
 

@@ -87,6 +87,7 @@ pub(super) mod transport {
             TransportPreference::Auto => "auto",
             TransportPreference::Tcp => "tcp",
             TransportPreference::Quic => "quic",
+            TransportPreference::Ws => "ws",
         };
         e.str(name)?.ok()
     }
@@ -99,6 +100,7 @@ pub(super) mod transport {
             "auto" => Ok(TransportPreference::Auto),
             "tcp" => Ok(TransportPreference::Tcp),
             "quic" => Ok(TransportPreference::Quic),
+            "ws" => Ok(TransportPreference::Ws),
             _ => Err(minicbor::decode::Error::message("unknown transport")),
         }
     }

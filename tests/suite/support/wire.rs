@@ -77,7 +77,7 @@ impl Wire {
     pub(crate) async fn of(source: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let exporter = TestNode::start().await;
-        let tcp = Transports { tcp: true, quic: false };
+        let tcp = Transports { tcp: true, quic: false, ws: false };
         let importer = TestNode::over(tcp).await;
         // aimed once there is a ticket
         let relay = TcpRelay::start(([127, 0, 0, 1], 9).into()).await;

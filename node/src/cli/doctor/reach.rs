@@ -145,6 +145,7 @@ impl Way<'_> {
         let preference = match kind {
             TransportKind::Tcp => TransportPreference::Tcp,
             TransportKind::Quic => TransportPreference::Quic,
+            TransportKind::Ws => TransportPreference::Ws,
         };
         let patience = if is_reached && !is_known { GUESS } else { DIAL };
         let began = Instant::now();

@@ -69,6 +69,7 @@ pub(super) async fn start(
         Transport::Auto => TransportPreference::Auto,
         Transport::Tcp => TransportPreference::Tcp,
         Transport::Quic => TransportPreference::Quic,
+        Transport::Ws => TransportPreference::Ws,
     };
     let invitation = Invitation::of(ask.ticket_uri.as_deref(), ask.code.as_deref())?;
     if ask.allow_home && caller != Caller::User {

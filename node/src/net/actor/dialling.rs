@@ -90,7 +90,7 @@ impl Actor {
             let dial = DialOpts::peer_id(key.peer).condition(PeerCondition::Always);
             let dial = match candidate.transport {
                 // A port of its own per dial: a reused one cannot reach the same address twice within a minute.
-                TransportKind::Tcp => dial.allocate_new_port(),
+                TransportKind::Tcp | TransportKind::Ws => dial.allocate_new_port(),
                 TransportKind::Quic => dial,
             };
             let dial = dial.addresses(vec![candidate.address.clone()]).build();

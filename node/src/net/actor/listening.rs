@@ -12,7 +12,7 @@ use super::Actor;
 use crate::net::address::{for_ticket, listen_address, listen_port};
 use crate::net::behaviour::Behaviour;
 use crate::net::handle::Listening;
-use crate::net::{ListenPort, NetConfig, NetError, TransportKind};
+use crate::net::{ListenPort, NetConfig, NetError, TransportKind, Transports};
 
 /// The addresses of a listener come one by one, one per interface: none for this long means that all are there.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -24,10 +24,11 @@ pub(super) fn listen(
     swarm: &mut Swarm<Behaviour>,
     config: &NetConfig,
 ) -> Result<HashMap<ListenerId, Vec<Multiaddr>>, NetError> {
-    if config.transports.tcp {
+    if config.transports.tcp || config.transports.ws {
         probe_ports(config)?;
     }
-    let kinds = [(config.transports.tcp, TransportKind::Tcp), (config.transports.quic, TransportKind::Quic)];
+    let Transports { tcp, quic, ws } = config.transports;
+    let kinds = [(tcp, TransportKind::Tcp), (quic, TransportKind::Quic), (ws, TransportKind::Ws)];
     let mut listeners = HashMap::new();
     let mut first_error = None;
     for at in &config.listen {
@@ -74,7 +75,7 @@ fn remembered_port(config: &NetConfig, ip: IpAddr, kind: TransportKind) -> Optio
     let same = |known: &&ListenPort| known.transport == kind && known.ipv6 == ip.is_ipv6();
     let port = config.remembered.iter().find(same)?.port;
     let free = match kind {
-        TransportKind::Tcp => TcpListener::bind((ip, port)).is_ok(),
+        TransportKind::Tcp | TransportKind::Ws => TcpListener::bind((ip, port)).is_ok(),
         TransportKind::Quic => UdpSocket::bind((ip, port)).is_ok(),
     };
     free.then_some(port)

@@ -28,7 +28,7 @@ impl Actor {
         let dial = DialOpts::unknown_peer_id().address(candidate.address);
         let dial = match candidate.transport {
             // as with every other dial
-            TransportKind::Tcp => dial.allocate_new_port().build(),
+            TransportKind::Tcp | TransportKind::Ws => dial.allocate_new_port().build(),
             TransportKind::Quic => dial.build(),
         };
         let connection = dial.connection_id();

@@ -291,7 +291,7 @@ impl From<RollbackError> for Refusal {
             RollbackError::NeverApplied { .. } => {
                 (Exit::Usage, "`me-sync sessions` lists the directories that trees went into")
             }
-            _ => (Exit::RollbackFailed, "`me-sync sessions` lists what is kept and where"),
+            _ => (Exit::RollbackFailed, "`me-sync kept` lists what is kept and where"),
         };
         Self::coded(err.code(), chain(&err).to_string(), hint).exit(exit)
     }

@@ -66,12 +66,17 @@ pub(crate) async fn run(_: Args, globals: &Globals, out: Out, stop: &Stop) -> Re
     }
     say_ways_back(&all, globals, out);
     let bytes: u64 = all.iter().map(|kept| kept.tree.bytes).sum();
-    match all.first() {
-        None => out.say("no tree is kept"),
-        Some(kept) => out.say(format_args!(
+    let targets: std::collections::BTreeSet<_> = all.iter().map(|kept| &kept.target).collect();
+    let what = match targets.first() {
+        Some(target) if targets.len() == 1 => human::shell(target),
+        _ => "DIR".to_owned(),
+    };
+    match all.is_empty() {
+        true => out.say("no tree is kept"),
+        false => out.say(format_args!(
             "{} in all; to delete what is kept of one directory: {}",
             human::bytes(bytes),
-            globals.command(&format!("forget {}", human::shell(&kept.target)))
+            globals.command(&format!("forget {what}"))
         )),
     }
     out.success(json!({ "kept": all.len(), "bytes": bytes }));
@@ -155,15 +160,21 @@ fn find<'a>(all: &'a [Kept], what: &Path) -> Vec<&'a Kept> {
 /// How each of them comes back. An undone tree is no way back for a rollback: it is moved, as it is, in place of what stands
 /// there, which stays beside it.
 fn say_ways_back(all: &[Kept], globals: &Globals, out: Out) {
-    if let Some(old) = all.iter().find(|kept| !kept.is_undone) {
-        let command = globals.command(&format!("rollback {}", human::shell(&old.target)));
-        out.say(format_args!("old tree: what was there before; it comes back by: {command}"));
+    let mut old: Vec<&Kept> = all.iter().filter(|kept| !kept.is_undone).collect();
+    if !old.is_empty() {
+        out.say("old tree: what was there before; it comes back by");
+        // a rollback goes back to the newest of a directory first
+        old.sort_by(|a, b| a.target.cmp(&b.target));
+        old.dedup_by(|a, b| a.target == b.target);
+        for kept in old {
+            out.say(format_args!("  {}", globals.command(&format!("rollback {}", human::shell(&kept.target)))));
+        }
     }
-    if let Some(undone) = all.iter().find(|kept| kept.is_undone) {
-        let way = way_back(undone);
-        out.say(format_args!(
-            "undone tree: what came, and was taken back by a rollback or by the command after the swap; it comes back by: {way}"
-        ));
+    if all.iter().any(|kept| kept.is_undone) {
+        out.say("undone tree: what came, and was taken back by a rollback or by the command after the swap; it comes back by");
+        for kept in all.iter().filter(|kept| kept.is_undone) {
+            out.say(format_args!("  {}: {}", kept.session.short(), way_back(kept)));
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Offered {
 impl Offered {
     /// Where this device is, as `--peer` takes it.
     pub(crate) fn place(&self) -> Option<String> {
-        self.addresses.iter().find_map(|address| typed(address))
+        self.addresses.first().map(|address| typed(address))
     }
 
     /// What to type on the other device to take the tree by its code. Without mDNS it has to be told where this one is.

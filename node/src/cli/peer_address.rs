@@ -87,12 +87,14 @@ fn both(at: &SocketAddr) -> [String; 2] {
     [format!("/{family}/{ip}/tcp/{port}"), format!("/{family}/{ip}/udp/{port}/quic-v1")]
 }
 
-/// A TCP address of a ticket as people type it.
-pub(crate) fn typed(address: &str) -> Option<String> {
-    let mut parts = address.split('/').skip(1);
-    let (family, ip, kind, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let ip = if family == "ip6" { format!("[{ip}]") } else { ip.to_owned() };
-    (kind == "tcp").then(|| format!("{ip}:{port}"))
+/// An address of a ticket as people type it: short where it is one of TCP.
+pub(crate) fn typed(address: &str) -> String {
+    let parts: Vec<_> = address.split('/').skip(1).collect();
+    match parts[..] {
+        ["ip4", ip, "tcp", port] => format!("{ip}:{port}"),
+        ["ip6", ip, "tcp", port] => format!("[{ip}]:{port}"),
+        _ => address.to_owned(),
+    }
 }
 
 /// What is wrong with a text that was to be a PeerId.
@@ -163,9 +165,9 @@ mod tests {
         assert_eq!(texts("192.0.2.7:4001"), socket);
         assert_eq!(texts(socket[0]), socket[..1]);
         assert_eq!(texts("[2001:db8::1]:4001")[0], "/ip6/2001:db8::1/tcp/4001");
-        assert_eq!(typed(socket[0]).as_deref(), Some("192.0.2.7:4001"));
-        assert_eq!(typed("/ip6/::1/tcp/1").as_deref(), Some("[::1]:1"));
-        assert_eq!(typed(socket[1]), None);
+        assert_eq!(typed(socket[0]), "192.0.2.7:4001");
+        assert_eq!(typed("/ip6/::1/tcp/1"), "[::1]:1");
+        assert_eq!(typed(socket[1]), socket[1]);
         assert!(texts("localhost:4001").iter().any(|text| text.ends_with("/tcp/4001")));
         let named: PeerAddress = format!("{PEER}@192.0.2.7:4001").parse().unwrap();
         assert_eq!(named.peer, Some(PEER.parse().unwrap()));

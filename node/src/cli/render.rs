@@ -270,7 +270,7 @@ impl Render {
         match &view.spoken_code {
             Some(code) => self.needed(format_args!("somebody tried a wrong code; the new code is {}", escaped(code))),
             // it may have ended meanwhile
-            None if view.codes_burnt >= MAX_BURNT => self.say(format_args!(
+            None if view.codes_burnt >= MAX_BURNT => self.needed(format_args!(
                 "{MAX_BURNT} wrong codes were tried: this offer has no code any more; its ticket is still good"
             )),
             None => {}

@@ -20,7 +20,9 @@ Examples:
   me-sync rollback ~/photos
   me-sync rollback --yes ~/photos
 
-The tree that is undone is kept in its turn, so nothing is lost.";
+The tree that is undone is kept in its turn, so nothing is lost. Once more goes one
+migration further back. A directory that was deleted comes back as it was before
+the last migration into it.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,7 +45,7 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     if !on_record {
         return Err(RollbackError::NeverApplied { target: resolved(&args.dir) }.into());
     }
-    // of what is not there nothing can be undone, whoever agrees
+    // where nothing stands, nothing is undone: what was there before comes back
     let is_there = std::fs::symlink_metadata(&args.dir).is_ok();
     if !args.yes && is_there {
         if !prompt::possible(out) {
@@ -73,13 +75,17 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     } else {
         out.say(format_args!("{target} is gone again: it did not exist before the migration"));
     }
-    out.say(format_args!(
-        "the undone tree is kept in {} until {}; `{}` says how to get it back",
-        human::path(&done.retained),
-        human::wall(done.keep_until_ms),
-        globals.command("kept")
-    ));
+    if let Some(retained) = &done.retained {
+        out.say(format_args!(
+            "the undone tree is kept in {} until {}; `{}` says how to get it back",
+            human::path(retained),
+            human::wall(done.keep_until_ms),
+            globals.command("kept")
+        ));
+    }
+    let until = done.retained.is_some().then_some(done.keep_until_ms);
+    let retained = done.retained.map(|path| path.to_string_lossy().into_owned());
     out.success(json!({ "session_id": done.session.to_string(), "target": done.target.to_string_lossy(),
-        "target_exists": done.target_exists, "retained": done.retained.to_string_lossy(), "retained_until_ms": done.keep_until_ms }));
+        "target_exists": done.target_exists, "retained": retained, "retained_until_ms": until }));
     Ok(())
 }

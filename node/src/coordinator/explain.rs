@@ -184,7 +184,7 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
             "mend the command, then start again with a new ticket; `me-sync kept` shows how to put the tree that \
              came in place without it",
         ),
-        Code::RollbackUnavailable => ("there is nothing to roll back to", "`me-sync sessions` lists what is kept"),
+        Code::RollbackUnavailable => ("there is nothing to roll back to", "`me-sync kept` lists what is kept"),
         Code::StateLocked => (
             "another me-sync uses this state directory",
             "wait until it is done, or give this one its own with --state-dir",

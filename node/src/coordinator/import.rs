@@ -90,6 +90,8 @@ pub(super) struct ImportJob {
     failure: Option<Failure>,
     /// What failed is on this device and can be mended: the session stays, whatever its code.
     keeps: bool,
+    /// After the swap the old tree could not be brought back.
+    is_stuck: bool,
     /// Connects; ends by itself, soon after it is stopped.
     dialling: Option<(CancellationToken, JoinHandle<()>)>,
     /// Another session is to take this one's place, once nothing works on the staging tree any more.
@@ -226,6 +228,7 @@ impl ImportJob {
             rate: RateMeter::default(),
             failure: None,
             keeps: false,
+            is_stuck: false,
             dialling: None,
             superseding: false,
             redeeming: false,

@@ -100,7 +100,9 @@ fn multiplexer() -> yamux::Config {
 }
 
 /// WebSocket frames over TCP, and in them what TCP carries otherwise.
-fn web_socket(key: &identity::Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
+fn web_socket(
+    key: &identity::Keypair,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let upgrade = websocket::Config::new(tcp).upgrade(Version::V1Lazy);
     let secured = upgrade.authenticate(noise::Config::new(key)?).multiplex(multiplexer());

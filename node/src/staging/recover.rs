@@ -126,7 +126,10 @@ fn settled(outcome: Outcome, record: &Record) -> String {
             format!("{target} is the new tree; the old one is kept at {staging}")
         }
         Outcome::Completed => format!("{target} is the new tree"),
-        Outcome::RolledBack => format!("{target} is what it was before; the undone tree is kept at {staging}"),
+        Outcome::RolledBack => match record.staging_path().symlink_metadata() {
+            Ok(_) => format!("{target} is what it was before; the undone tree is kept at {staging}"),
+            Err(_) => format!("{target} is what it was before"),
+        },
         Outcome::Discarded => format!("{target} is unchanged; the unfinished tree was removed"),
         Outcome::Cleaned => format!("no tree is kept any more for {target}: there is nothing to roll back to"),
         Outcome::Parked(code) => format!("{target} was left alone: {code}"),
@@ -260,8 +263,9 @@ impl Driver {
             Action::KeepNew => self.record(SessionState::Committed, None)?,
             Action::DeleteRetained => self.delete_retained(parent)?,
             Action::Close => {
-                // where nothing was replaced, nothing is given up either
-                if self.journal.record().old.is_some() {
+                // where nothing was replaced, nothing is given up either; nor is an undone tree that was put back by hand
+                let Record { old, state, .. } = self.journal.record();
+                if old.is_some() && *state != SessionState::RolledBack {
                     self.outcome.get_or_insert(Outcome::Cleaned);
                 }
                 self.record(SessionState::Cleaned, self.journal.record().code)?;

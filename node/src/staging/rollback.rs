@@ -12,7 +12,7 @@ use super::inode::Inode;
 use super::journal::{Journal, Loaded, Record, SessionState};
 use super::lock::{self, Lock};
 use super::state::StateDir;
-use super::table::Place;
+use super::table::{Place, Seen};
 use super::target::open_resolved;
 use super::{durable, mounts, names, wall_ms};
 
@@ -25,14 +25,14 @@ pub struct RolledBack {
     pub target: PathBuf,
     /// There is a directory again; false: there was none before that migration, so there is none now.
     pub target_exists: bool,
-    /// Where the tree that was undone is.
-    pub retained: PathBuf,
+    /// Where the tree that was undone is; none if it was gone already.
+    pub retained: Option<PathBuf>,
     /// Milliseconds since 1970 until which it stays.
     pub keep_until_ms: u64,
 }
 
-/// Undoes the newest migration whose tree stands at `dir` now. A second call goes one migration further back.
-/// Blocking.
+/// Undoes the newest migration whose tree stands at `dir` now. A second call goes one migration further back. Where nothing
+/// stands any more, the tree comes back that the newest migration replaced. Blocking.
 ///
 /// # Errors
 /// There is nothing to go back to, the directory is busy, or the trees are not where they should be. Nothing is
@@ -42,7 +42,7 @@ pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackErro
     let real = match dir.canonicalize() {
         Ok(real) => real,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            return Err(unavailable(state, &real_parent(dir), "it does not exist")?);
+            return put_back(state, &real_parent(dir));
         }
         Err(err) => return Err(io(err)),
     };
@@ -63,25 +63,53 @@ pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackErro
     let Some(candidate) = candidate else {
         return Err(unavailable(state, &real, "no migration put this directory there, or it was undone already")?);
     };
-    let busy = || RollbackError::Busy { target: real.clone() };
+    if lock::exclusive(&root).map_err(|e| io(e.into()))? == Lock::Busy {
+        return Err(RollbackError::Busy { target: real });
+    }
+    undo(state, &candidate, &parent, real)
+}
+
+/// The new tree is gone, by its owner's hand or a command's: what it replaced comes back to the free name.
+fn put_back(state: &StateDir, real: &Path) -> Result<RolledBack, RollbackError> {
+    let gone = || unavailable(state, real, "it does not exist").map_or_else(RollbackError::from, |err| err);
+    let (Some(parent_path), Some(name)) = (real.parent(), real.file_name()) else { return Err(gone()) };
+    let Ok(parent) = open_resolved(parent_path) else { return Err(gone()) };
+    let parent_id = Inode::of(&parent).map(|inode| inode.identity());
+    let stands = |record: &Record| names::look(parent.as_fd(), record).is_ok_and(only_old_stands);
+    let candidate = state
+        .records()?
+        .into_iter()
+        .filter(|r| matches!(r.state, SessionState::Swapped | SessionState::Committed))
+        .filter(|r| parent_id == Ok(r.parent_id) && r.target_name() == name && r.old.is_some() && stands(r))
+        .max_by_key(|r| (r.created_ms, r.updated_ms));
+    match candidate {
+        Some(candidate) => undo(state, &candidate, &parent, real.to_owned()),
+        None => Err(gone()),
+    }
+}
+
+/// Of the two trees there is only the old one, where it was kept.
+fn only_old_stands(seen: Seen) -> bool {
+    (seen.target, seen.staging, seen.aside) == (Place::Absent, Place::Old, Place::Absent)
+}
+
+fn undo(state: &StateDir, candidate: &Record, parent: &OwnedFd, real: PathBuf) -> Result<RolledBack, RollbackError> {
     let session = state.lock_session(candidate.session).map_err(|err| match err {
-        StateError::Busy { .. } => busy(),
+        StateError::Busy { .. } => RollbackError::Busy { target: real.clone() },
         other => other.into(),
     })?;
     let Loaded::Whole(mut journal) = Journal::load(session.share()?, &session.path)? else {
         return Err(StateError::Corrupt { path: session.path }.into());
     };
-    if lock::exclusive(&root).map_err(|e| io(e.into()))? == Lock::Busy {
-        return Err(busy());
-    }
-    let _retained = lock_retained(&parent, journal.record(), &real)?;
-    go_back(&mut journal, &parent, None)?;
+    let _retained = lock_retained(parent, journal.record(), &real)?;
+    go_back(&mut journal, parent, None)?;
     let record = journal.record();
+    let is_kept = names::look(parent.as_fd(), record).is_ok_and(|seen| seen.staging == Place::New);
     Ok(RolledBack {
         session: record.session,
         target: real,
         target_exists: record.old.is_some(),
-        retained: record.staging_path(),
+        retained: is_kept.then(|| record.staging_path()),
         keep_until_ms: record.keep_until_ms,
     })
 }
@@ -115,14 +143,17 @@ pub(super) fn go_back(journal: &mut Journal, parent: &OwnedFd, code: Option<Code
 /// The moves of a rollback whose intent is durable.
 pub(super) fn move_back(journal: &mut Journal, parent: &OwnedFd) -> Result<(), RollbackError> {
     let record = journal.record();
+    let is_gone = names::look(parent.as_fd(), record).is_ok_and(only_old_stands);
     let moved = match record.old {
+        Some(_) if is_gone => durable::move_to_free(parent.as_fd(), record.staging.as_str(), record.target_name()),
         Some(_) => names::swap(parent.as_fd(), record, true),
         None => names::move_away(parent.as_fd(), record),
     };
     if let Err(err) = moved {
         let seen = names::look(parent.as_fd(), record).ok();
         // an error after the fact changes nothing; before it, the new tree stays and nothing is tried again
-        if !seen.is_some_and(|seen| seen.staging == Place::New) {
+        let is_done = |seen: Seen| seen.staging == Place::New || is_gone && seen.target == Place::Old;
+        if !seen.is_some_and(is_done) {
             let conflict = conflict(record, "moving the trees failed", Some(err.into()));
             if seen.is_some_and(|seen| seen.target == Place::New) {
                 journal.update(|r| (r.state, r.code) = (SessionState::Committed, Some(Code::TargetConflict)))?;
@@ -157,7 +188,7 @@ pub(super) fn finish(journal: &mut Journal, parent: &OwnedFd) -> Result<(), Roll
 fn check(record: &Record, parent: &OwnedFd) -> Result<(), RollbackError> {
     let io = |err: rustix::io::Errno| RollbackError::Io { target: record.target_path(), err: err.into() };
     let seen = names::look(parent.as_fd(), record).map_err(io)?;
-    if seen.target != Place::New {
+    if seen.target != Place::New && !only_old_stands(seen) {
         return Err(conflict(record, "something else stands at the directory", None));
     }
     match (record.old, seen.staging) {

@@ -275,9 +275,22 @@ impl Site {
         };
         match rollback::go_back(&mut self.journal, &self.target.parent, Some(Code::HealthFailed)) {
             Ok(()) => {
-                Err(ApplyError::Health { target: self.target.path().to_owned(), undone: self.staging_path(), why })
+                let undone = Some(self.staging_path()).filter(|path| path.symlink_metadata().is_ok());
+                Err(ApplyError::Health { target: self.target.path().to_owned(), undone, why })
             }
-            Err(err) => Err(ApplyError::HealthStuck { why, err: Box::new(err) }),
+            Err(err) => {
+                // the check has moved trees: what it left stays, and the old tree is kept for a rollback as after any swap
+                if self.journal.record().state == SessionState::Swapped {
+                    let code = err.code();
+                    let over = |r: &mut super::journal::Record| {
+                        (r.state, r.code, r.unproven) = (SessionState::Committed, Some(code), None);
+                    };
+                    if let Err(left) = self.journal.update(over) {
+                        tracing::warn!(error = %left, "the end of the swap is not recorded yet");
+                    }
+                }
+                Err(ApplyError::HealthStuck { why, err: Box::new(err) })
+            }
         }
     }
 

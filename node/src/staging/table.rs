@@ -147,6 +147,8 @@ fn swapped(record: &Record, seen: Seen, expired: bool) -> Action {
     use Place::{Absent, New, Old};
     match (seen.target, seen.staging, seen.aside) {
         (New, Old | Absent, Absent) if record.unproven.is_some() => Action::TakeBack,
+        // the check has taken the new tree away
+        (Absent, Old, Absent) if record.unproven.is_some() => Action::TakeBack,
         (New, Old | Absent, Absent) => Action::Commit,
         // the disk lied about the flush of the parent; what the table says for SWAP_INTENT holds
         _ => swap_intent(record, seen, expired),
@@ -180,6 +182,8 @@ fn rollback_intent(record: &Record, seen: Seen) -> Action {
         (New, Old, Absent) => Action::SwapBack,
         (New, Absent, Absent) if fresh => Action::SwapBack,
         (New, Absent, Absent) => Action::KeepNew,
+        // the new tree was gone before
+        (Absent, Old, Absent) => Action::StagingToTarget,
         (Old, New | Absent, Absent) => Action::FinishRollback,
         (Absent, New | Absent, Absent) if fresh => Action::FinishRollback,
         (Absent, Old, New) if two => Action::StagingToTarget,

@@ -36,6 +36,8 @@ pub(in crate::coordinator) enum Swap {
     /// Something on this device stands in the way that a person can clear. What is staged stays for a later try; the
     /// tree comes along unless it is suspended already.
     Refused(Option<Box<Staging>>, Obstacle),
+    /// The command after the swap failed and moved the trees itself: the session is over, the old tree is kept.
+    Stuck(Failure),
     /// A stop was asked for before the swap began; the tree stays as it is.
     Stopped,
 }
@@ -121,6 +123,11 @@ impl ImportJob {
                 self.keeps = true;
                 Err(code)
             }
+            Swap::Stuck(failure) => {
+                let code = failure.code;
+                (self.failure, self.is_stuck) = (Some(failure), true);
+                Err(code)
+            }
             Swap::Stopped => {
                 let failure = Failure::of(Code::NodeStopping, Role::Importer);
                 let failure = Failure { hint: self.how_to_resume(), ..failure };
@@ -183,6 +190,7 @@ impl ImportJob {
                     }
                     // the exporter's side may be mended: what came so far is good for the next session
                     Code::SourceChanged | Code::SourceUnreadable | Code::NodeStopping => Left::Failed(code),
+                    code if self.is_stuck => Left::Nothing(code),
                     // what is at the target now is for the next start to say
                     Code::DurabilityUnknown | Code::TargetConflict => Left::Kept,
                     code => Left::Nothing(code),
@@ -357,6 +365,12 @@ fn verify_and_swap(
     });
     let (mut applied, said) = match swapped {
         Ok(applied) => applied,
+        Err(e @ ApplyError::HealthStuck { .. }) if e.code() != Code::DurabilityUnknown => {
+            let hint =
+                "move away what stands at that directory; then `me-sync rollback` of it brings the old tree back"
+                    .to_owned();
+            return Swap::Stuck(Failure { hint, ..described(e.code(), &e) });
+        }
         Err(e @ ApplyError::Changed { .. }) => return Swap::Refused(None, Obstacle::Changed(e)),
         Err(e) => return Swap::Done(Err(described(e.code(), &e))),
     };

@@ -271,7 +271,7 @@ pub(super) async fn rollback(
         session_id: done.session.to_string(),
         target: done.target.to_string_lossy().into_owned(),
         target_exists: done.target_exists,
-        retained: done.retained.to_string_lossy().into_owned(),
-        retained_until_ms: done.keep_until_ms,
+        retained_until_ms: done.retained.is_some().then_some(done.keep_until_ms),
+        retained: done.retained.map(|path| path.to_string_lossy().into_owned()),
     }))
 }

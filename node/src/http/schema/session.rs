@@ -41,10 +41,10 @@ pub struct RollbackResponse {
     pub target: String,
     /// There is a directory again; false: there was none before that migration.
     pub target_exists: bool,
-    /// Where the tree that was undone is.
-    pub retained: String,
-    /// Until when, in milliseconds since 1970.
-    pub retained_until_ms: u64,
+    /// Where the tree that was undone is; null if it was gone already.
+    pub retained: Option<String>,
+    /// Until when, in milliseconds since 1970; null if it was gone already.
+    pub retained_until_ms: Option<u64>,
 }
 
 /// Which session.

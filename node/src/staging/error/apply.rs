@@ -79,18 +79,18 @@ pub enum ApplyError {
     },
     /// The check after the swap failed; the old tree is back.
     #[error(
-        "the command after the swap failed ({why}); {} is what it was before, and the tree that came is kept at {}",
-        shown(.target), shown(.undone)
+        "the command after the swap failed ({why}); {} is what it was before, and the tree that came is {}",
+        shown(.target), undone.as_ref().map_or("gone".to_owned(), |path| format!("kept at {}", shown(path)))
     )]
     Health {
         /// The target.
         target: PathBuf,
-        /// Where the new tree is.
-        undone: PathBuf,
+        /// Where the new tree is; none if the command has taken it away.
+        undone: Option<PathBuf>,
         /// What the check said.
         why: String,
     },
-    /// The check after the swap failed and going back failed too. Both trees are kept.
+    /// The check after the swap failed and going back failed too. What is there stays, the old tree is kept.
     #[error("the command after the swap failed ({why}) and going back failed as well")]
     HealthStuck {
         /// What the check said.
@@ -165,7 +165,7 @@ pub enum RollbackError {
         target: PathBuf,
     },
     /// What stands at the names is neither of the two trees, or moving them failed.
-    #[error("cannot go back: {why}; nothing was deleted, the trees are at {} and {}", shown(.target), shown(.retained))]
+    #[error("cannot go back: {why}; nothing was deleted: look at {} and at {}", shown(.target), shown(.retained))]
     Conflict {
         /// The directory.
         target: PathBuf,

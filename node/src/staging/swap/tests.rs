@@ -40,7 +40,7 @@ fn an_existing_target_is_replaced_whole_and_rollback_brings_it_back_identical() 
     let back = rollback(&place.state, &place.target()).unwrap();
     assert!(back.target_exists);
     assert_eq!(image(&place.target(), true), before);
-    assert_eq!(image(&back.retained, true), after);
+    assert_eq!(image(&back.retained.expect("the undone tree is kept"), true), after);
     assert_eq!(place.states(), [SessionState::RolledBack]);
 }
 
@@ -54,10 +54,11 @@ fn a_target_that_did_not_exist_is_created_and_rollback_takes_it_away() {
     assert_eq!(place.names(), ["t"]);
     let back = rollback(&place.state, &place.target()).unwrap();
     assert!(!back.target_exists && !place.target().exists());
-    assert!(back.retained.join("run").exists(), "the undone tree is kept");
+    let undone = back.retained.expect("the undone tree is kept");
+    assert!(undone.join("run").exists());
     let again = rollback(&place.state, &place.target()).unwrap_err();
     assert_eq!(again.code(), Code::RollbackUnavailable);
-    assert!(again.to_string().contains(&*back.retained.to_string_lossy()), "{again}");
+    assert!(again.to_string().contains(&*undone.to_string_lossy()), "{again}");
 }
 
 #[test]
@@ -74,6 +75,86 @@ fn a_second_rollback_goes_one_migration_further_back_and_a_third_has_nothing() {
     let none = rollback(&place.state, &place.target()).unwrap_err();
     assert!(matches!(none, RollbackError::Unavailable { .. }), "{none}");
     assert_eq!(image(&place.target(), true), oldest);
+}
+
+#[test]
+fn a_target_that_was_deleted_comes_back_as_it_was_before_the_last_migration_into_it() {
+    let place = Place::with_old();
+    let oldest = image(&place.target(), true);
+    place.migrate(1, SMALL);
+    let middle = image(&place.target(), true);
+    place.migrate(2, &[("other", Thing::File(b"x", 0o600))]);
+    remove(&place.target());
+    let back = rollback(&place.state, &place.target()).unwrap();
+    assert!(back.target_exists && back.retained.is_none(), "{back:?}");
+    assert_eq!(image(&place.target(), true), middle);
+    // the next start has nothing to say of that, and the way further back is open
+    assert_eq!(recover(&place.state, std::time::SystemTime::now()), []);
+    rollback(&place.state, &place.target()).unwrap();
+    assert_eq!(image(&place.target(), true), oldest);
+}
+
+#[test]
+fn what_took_the_place_of_a_target_is_not_touched_by_a_rollback() {
+    let place = Place::with_old();
+    let before = image(&place.target(), true);
+    place.migrate(1, SMALL);
+    remove(&place.target());
+    fs::create_dir(place.target()).unwrap();
+    fs::write(place.target().join("mine"), b"new").unwrap();
+    let none = rollback(&place.state, &place.target()).unwrap_err();
+    assert!(matches!(none, RollbackError::Unavailable { .. }), "{none}");
+    assert_eq!(fs::read(place.target().join("mine")).unwrap(), b"new");
+    // moved away, it makes room
+    fs::rename(place.target(), place.target().with_extension("mine")).unwrap();
+    rollback(&place.state, &place.target()).unwrap();
+    assert_eq!(image(&place.target(), true), before);
+}
+
+/// A command after the swap that does this to the new tree, and fails.
+struct Spoils(fn(&Path));
+
+impl ApplyHooks for Spoils {
+    fn checks(&self) -> bool {
+        true
+    }
+
+    fn check(&mut self, swapped: &mut Swapped<'_>) -> Result<(), String> {
+        (self.0)(&swapped.target());
+        Err("no good".to_owned())
+    }
+}
+
+#[test]
+fn a_failed_command_that_took_the_new_tree_away_does_not_keep_the_old_one_from_coming_back() {
+    let place = Place::with_old();
+    let before = image(&place.target(), true);
+    let err = sealed(&place, 1).swap(&mut Spoils(remove)).unwrap_err();
+    assert!(matches!(&err, ApplyError::Health { undone: None, .. }), "{err:?}");
+    assert_eq!(image(&place.target(), true), before);
+    assert_eq!(place.states(), [SessionState::RolledBack]);
+    assert_eq!(recover(&place.state, std::time::SystemTime::now()), []);
+    assert_eq!(place.names(), ["t"]);
+}
+
+#[test]
+fn a_failed_command_that_put_something_else_in_place_leaves_that_and_the_old_tree_for_a_rollback() {
+    let place = Place::with_old();
+    let before = image(&place.target(), true);
+    let err = sealed(&place, 1)
+        .swap(&mut Spoils(|target| {
+            remove(target);
+            fs::create_dir(target).unwrap();
+        }))
+        .unwrap_err();
+    assert!(matches!(&err, ApplyError::HealthStuck { .. }), "{err:?}");
+    assert_eq!(err.code(), Code::TargetConflict);
+    // it is over: nothing tries again, and the old tree is kept as after any migration
+    assert_eq!(place.states(), [SessionState::Committed]);
+    assert_eq!(recover(&place.state, std::time::SystemTime::now()), []);
+    fs::remove_dir(place.target()).unwrap();
+    rollback(&place.state, &place.target()).unwrap();
+    assert_eq!(image(&place.target(), true), before);
 }
 
 #[test]

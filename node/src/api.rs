@@ -41,6 +41,27 @@ pub enum Role {
     Importer,
 }
 
+/// By which protocol a tree goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// One archive, without resume (SPEC §13).
+    V3,
+    /// File by file.
+    #[default]
+    V4,
+}
+
+impl Protocol {
+    /// Its name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V3 => "v3",
+            Self::V4 => "v4",
+        }
+    }
+}
+
 /// Who is at the other end. Names come from the peer and need escaping when printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerSummary {
@@ -101,6 +122,9 @@ pub struct OldTreeSummary {
 /// Both sides of an import, before any data moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Review {
+    /// How it will come. Over v3 nothing can be gone on with.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Name of the source directory on the exporter.
     pub source_name: String,
     /// Regular files that will come.
@@ -152,6 +176,9 @@ pub struct FailureView {
 /// A finished migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Completion {
+    /// How it came.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Regular files.
     pub files: u64,
     /// Directories.
@@ -223,6 +250,9 @@ pub struct WaitingView {
 pub struct JobView {
     /// This side's role.
     pub role: Role,
+    /// How the tree goes.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The session, once there is one.
     #[serde(with = "text::optional")]
     #[schema(value_type = Option<String>)]
@@ -276,6 +306,7 @@ impl JobView {
     pub(crate) fn new(role: Role) -> Self {
         Self {
             role,
+            protocol: Protocol::V4,
             session_id: None,
             phase: Phase::NearbyConnecting,
             peer: None,

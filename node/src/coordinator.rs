@@ -11,6 +11,7 @@
 //!  lanes ────── reports ──►┘              └─► watch channels (JobView)
 //! ```
 
+mod archives;
 mod codes;
 mod connect;
 mod control;
@@ -43,10 +44,11 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::deliver::{tell_results, tell_within};
-pub(crate) use self::handle::{CoordinatorHandle, Device, ImportPlan, OfferPlan, ResumePlan, TicketParts};
+pub(crate) use self::handle::{ArchivePlan, CoordinatorHandle, Device, ImportPlan, OfferPlan, ResumePlan, TicketParts};
 pub(crate) use self::jobs::MAX_JOBS;
 pub(crate) use self::shared::{Hashes, Shared};
 
+use self::archives::{Knock, Knocks};
 use self::codes::{CodeBook, News};
 use self::handle::Command;
 use self::jobs::{Job, JobEvent, export_event, import_event, state_of};
@@ -78,6 +80,8 @@ const TICK: Duration = Duration::from_millis(250);
 enum Event {
     /// A peer opened a stream and said what it is for.
     Inbound(Greeted),
+    /// A peer has said which archive it comes for.
+    Knocked(Box<Knock>),
     /// A peer asked for noise to measure with.
     Asked(Asked),
     /// A result was noted at the record of a session that no job worked on.
@@ -127,6 +131,7 @@ struct Coordinator {
     sources: Sources,
     greetings: Greetings,
     probes: Probes,
+    knocks: Knocks,
     /// How ended sessions ended, for the peer that took part.
     ended: std::collections::VecDeque<(SessionId, PeerId, SessionState)>,
     /// Sessions whose end was noted while no job worked on them.
@@ -176,6 +181,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         sources: Sources::default(),
         greetings: Greetings::default(),
         probes: Probes::default(),
+        knocks: Knocks::default(),
         ended: std::collections::VecDeque::new(),
         settled: std::collections::VecDeque::new(),
         shutdown: None,
@@ -220,15 +226,23 @@ impl Coordinator {
                 let started = self.import(*ticket, peer, *import);
                 reply.send(started).ok();
             }
+            Command::OfferArchive { source, plan, reply } => {
+                let offered = self.offer_archive(*source, plan);
+                reply.send(offered).ok();
+            }
+            Command::ImportArchive { ticket, peer, import, device_name, reply } => {
+                let started = self.import_archive(*ticket, peer, *import, device_name);
+                reply.send(started).ok();
+            }
             Command::Resume { record, resume, reply } => {
                 let started = self.resume(*record, *resume);
                 reply.send(started).ok();
             }
-            Command::Decide { job, agreed } => {
-                if let Some(Job::Import(import)) = self.jobs.get_mut(&job) {
-                    import.decide(agreed, &self.shared);
-                }
-            }
+            Command::Decide { job, agreed } => match self.jobs.get_mut(&job) {
+                Some(Job::Import(import)) => import.decide(agreed, &self.shared),
+                Some(Job::Archive(archive)) => archive.decide(agreed),
+                Some(Job::Export(_)) | None => {}
+            },
             Command::TicketSecret { ticket, reply } => {
                 reply.send(self.tickets.secret(ticket)).ok(); // Err: nobody waits any more
             }
@@ -245,6 +259,7 @@ impl Coordinator {
     fn event(&mut self, event: Event) {
         match event {
             Event::Asked(asked) => self.probed(asked),
+            Event::Knocked(knock) => self.knocked(*knock),
             Event::Inbound(greeted) => self.inbound(greeted),
             Event::Settled(session, failed) => self.settled(session, failed),
             Event::Hashed(id, hashed) => self.hashed(id, &hashed),
@@ -260,6 +275,7 @@ impl Coordinator {
                     }
                 }
                 Some(Job::Import(job)) => import_event(job, event, &self.shared),
+                Some(Job::Archive(job)) => job.event(&event),
                 None => tracing::debug!("an event of a job that is gone"),
             },
         }
@@ -270,6 +286,7 @@ impl Coordinator {
         match self.jobs.get_mut(&job) {
             Some(Job::Export(export)) => export.lane(conversation, event, &self.shared),
             Some(Job::Import(import)) => import.lane(conversation, event, &self.shared),
+            Some(Job::Archive(_)) => tracing::error!("a lane of an archive, which has none"),
             None => tracing::debug!("a report of a job that is gone"),
         }
     }
@@ -283,6 +300,8 @@ impl Coordinator {
             match job {
                 Job::Export(export) => export.tick(now, &self.shared),
                 Job::Import(import) => import.tick(now, &self.shared),
+                // its task has a clock of its own
+                Job::Archive(_) => {}
             }
         }
     }
@@ -292,6 +311,7 @@ impl Coordinator {
             NetEvent::InboundStream(inbound) => {
                 self.greetings.greet(inbound, self.shared.events.clone());
             }
+            NetEvent::Archive(inbound) => self.knocks.read(inbound, self.shared.events.clone()),
             NetEvent::Probe(inbound) => self.probes.read(inbound, self.shared.events.clone()),
             NetEvent::Request { peer, from, request, reply } => self.request(peer, from, &request, reply),
             // whoever lost it need not wait for the next try

@@ -4,6 +4,7 @@
 //! job is watched through a [`JobHandle`]. See `ARCHITECTURE.md` for the rooms and who may use whom.
 
 pub mod api;
+mod archive;
 pub mod book;
 mod clock;
 pub mod config;
@@ -29,11 +30,11 @@ mod state_lock;
 pub mod store;
 mod transfer;
 
-pub use api::{Completion, Consent, JobHandle, JobId, JobView, Outcome, Review, Role};
+pub use api::{Completion, Consent, JobHandle, JobId, JobView, Outcome, Protocol, Review, Role};
 pub use node::{
-    CodeError, CodeOptions, ImportError, ImportOptions, Node, NodeConfig, NodeError, NodeHandle, Offer, OfferError,
-    OfferOptions, PipeSession, ResumeError, ResumeOptions, SentTo, Unfinished, default_device_name, default_state_dir,
-    settle,
+    ArchiveError, ArchiveOffer, ArchiveOptions, CodeError, CodeOptions, ImportError, ImportOptions, Node, NodeConfig,
+    NodeError, NodeHandle, Offer, OfferError, OfferOptions, PipeSession, ResumeError, ResumeOptions, SentTo,
+    Unfinished, default_device_name, default_state_dir, settle,
 };
 pub use state_lock::{StateLock, StateLockError};
 pub use transfer::Compression;

@@ -50,6 +50,9 @@ pub const STREAM_PROTOCOL: &str = "/me-sync/4/stream";
 /// Name of the protocol that measures how fast bytes come (SPEC §5.12).
 pub const PROBE_PROTOCOL: &str = "/me-sync/4/probe";
 
+/// Name of the protocol of archives (SPEC §13).
+pub const ARCHIVE_PROTOCOL: &str = "/me-sync/3";
+
 /// Events waiting for the reader of the event channel, streams among them.
 pub const EVENT_CAPACITY: usize = 64;
 /// Commands waiting for the swarm.
@@ -260,6 +263,8 @@ pub enum NetEvent {
     InboundStream(InboundStream),
     /// A peer opened a stream of [`PROBE_PROTOCOL`]. It may come before [`NetEvent::PeerConnected`].
     Probe(InboundStream),
+    /// A peer opened a stream of [`ARCHIVE_PROTOCOL`]. It may come before [`NetEvent::PeerConnected`].
+    Archive(InboundStream),
     /// A hello was exchanged with this peer.
     PeerConnected(PeerId),
     /// Its last connection is gone.

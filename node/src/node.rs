@@ -1,5 +1,6 @@
 //! The library's face: configure a node, spawn it, offer and import trees, go on with earlier sessions, stop it.
 
+mod archives;
 mod codes;
 mod offers;
 mod pipes;
@@ -7,6 +8,7 @@ mod records;
 mod sessions;
 mod start;
 
+pub use self::archives::{ArchiveError, ArchiveOffer, ArchiveOptions};
 pub use self::codes::{CodeError, CodeOptions};
 pub use self::offers::{Offer, OfferError, OfferOptions, SentTo};
 pub use self::pipes::PipeSession;
@@ -248,6 +250,15 @@ impl ImportOptions {
     }
 }
 
+/// A target that may be replaced, and is held.
+#[derive(Debug)]
+struct Pinned {
+    target: Target,
+    target_options: TargetOptions,
+    /// Nothing is here that hashes could spare.
+    late_hashes: bool,
+}
+
 /// An import did not start; the ticket is unused.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -419,22 +430,7 @@ impl NodeHandle {
     /// See [`ImportError`].
     pub async fn import(&self, ticket: Ticket, options: ImportOptions) -> Result<JobHandle, ImportError> {
         let peer = PeerId::from_bytes(&ticket.peer_id).map_err(|_| ImportError::Ticket)?;
-        let mut target_options = options.target_options;
-        target_options.forbidden.push(self.config.state_dir.clone());
-        let path = options.target;
-        let pin_options = target_options.clone();
-        let state = self.state.clone();
-        let pinned = tokio::task::spawn_blocking(move || {
-            let target = Target::pin(&path, &pin_options)?;
-            let late_hashes = target.is_blank(&state);
-            Ok::<_, PreflightError>((target, late_hashes))
-        });
-        let (target, late_hashes) = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
-        // it was resolved, and opened without following a link: what is held now is what this path says
-        let allowed = |root: &PathBuf| target.path() != root && target.path().starts_with(root);
-        if options.roots.is_some_and(|roots| !roots.iter().any(allowed)) {
-            return Err(ImportError::NotAllowed { target: target.path().to_owned() });
-        }
+        let Pinned { target, target_options, late_hashes } = self.pin(&options).await?;
         let unpacked = options.compression == Some(Compression::Never);
         if let Some(record) = self.begun_with(&ticket, peer, target.path()).await? {
             // the session pins it again
@@ -465,6 +461,25 @@ impl NodeHandle {
         let job = self.coordinator.import(ticket, peer, plan).await.map_err(ImportError::Refused)?;
         job.set_limit(options.limit);
         Ok(job)
+    }
+
+    /// Resolves, locks and checks the target of an import.
+    async fn pin(&self, options: &ImportOptions) -> Result<Pinned, ImportError> {
+        let mut target_options = options.target_options.clone();
+        target_options.forbidden.push(self.config.state_dir.clone());
+        let (path, pin_options, state) = (options.target.clone(), target_options.clone(), self.state.clone());
+        let pinned = tokio::task::spawn_blocking(move || {
+            let target = Target::pin(&path, &pin_options)?;
+            let late_hashes = target.is_blank(&state);
+            Ok::<_, PreflightError>((target, late_hashes))
+        });
+        let (target, late_hashes) = pinned.await.map_err(|_| ImportError::Refused(Code::NodeStopping))??;
+        // it was resolved, and opened without following a link: what is held now is what this path says
+        let allowed = |root: &PathBuf| target.path() != root && target.path().starts_with(root);
+        if options.roots.as_ref().is_some_and(|roots| !roots.iter().any(allowed)) {
+            return Err(ImportError::NotAllowed { target: target.path().to_owned() });
+        }
+        Ok(Pinned { target, target_options, late_hashes })
     }
 
     /// Limits how fast all sessions of this node together move bytes, or lifts the limit; at once, until

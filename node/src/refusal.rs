@@ -2,6 +2,7 @@
 //! what to do next, and the exit code. One table for both faces, so that a command has the same end whether or not a node
 //! runs.
 
+use me_sync_protocol::archive::ArchiveTicket;
 use me_sync_protocol::code::{self, CodeRefused};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::TicketRefused;
@@ -9,7 +10,7 @@ use me_sync_protocol::ticket::TicketRefused;
 use crate::book::BookError;
 use crate::errors::chain;
 use crate::net::NetError;
-use crate::node::{CodeError, ImportError, NodeError, OfferError, ResumeError};
+use crate::node::{ArchiveError, CodeError, ImportError, NodeError, OfferError, ResumeError};
 use crate::post_apply::PostApplyRefused;
 use crate::source::SourceError;
 use crate::staging::{RollbackError, StateError};
@@ -157,6 +158,18 @@ impl Refusal {
         Self { exit: code.into(), code: code.as_str(), message: message.into(), hint: hint.into() }
     }
 
+    /// The ticket of an archive where v4 was required: what each side has.
+    pub fn archive_refused(ticket: &ArchiveTicket) -> Self {
+        let (there, hint) = match ticket.has_v4 {
+            true => {
+                ("the other device has v4 too, but made this ticket for v3", "make a ticket there without --archive")
+            }
+            false => ("the other device has v3 only", "install a me-sync there that has v4, or leave --require-v4 out"),
+        };
+        let message = format!("this ticket is for one archive (v3), and v4 is required here; {there}");
+        Self::coded(Code::VersionMismatch, message, hint)
+    }
+
     /// The same with another exit code.
     pub fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
@@ -200,6 +213,15 @@ impl From<OfferError> for Refusal {
             OfferError::Store(err) => of_store(err),
         };
         Self::coded(err.code(), chain(&err).to_string(), "check --expires and --listen, then try again").exit(exit)
+    }
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(err: ArchiveError) -> Self {
+        match err {
+            ArchiveError::Source(err) => err.into(),
+            ArchiveError::Offer(err) => err.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! What changes a file without a trace in its size and times is found by the importer, who checks the SHA-256.
 
+mod archive;
 mod beneath;
 mod cache;
 mod error;

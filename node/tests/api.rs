@@ -8,6 +8,8 @@ mod client;
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "api/archive.rs"]
+mod archive;
 #[path = "api/callers.rs"]
 mod callers;
 #[path = "api/command_line.rs"]

@@ -5,6 +5,8 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/archive.rs"]
+mod archive;
 #[path = "cli/codes.rs"]
 mod codes;
 #[path = "cli/config.rs"]

@@ -109,13 +109,25 @@ pub enum Output {
 }
 
 /// Proof that every file of a manifest is verified and the exporter asked to apply that manifest.
-/// "Partial success is never committed" (seed §6) is this type: only the importer's core makes one.
+/// "Partial success is never committed" (seed §6) is this type: only the importer's core makes one, and for an archive
+/// [`Self::of_package`].
 #[derive(Debug)]
 pub struct ReadyToApply {
     manifest_sha256: Digest,
 }
 
 impl ReadyToApply {
+    /// For a tree that came in one package, which was whole and had the SHA-256 that the exporter proved (SPEC §13.6): there
+    /// is a proof for each file of its manifest. None if one is missing, or belongs to no file of it.
+    pub fn of_package(manifest: &Manifest, files: &[VerifiedFile]) -> Option<Self> {
+        let mut indices: Vec<_> = files.iter().map(VerifiedFile::index).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        let is_whole = indices.len() == manifest.counts().files as usize
+            && files.iter().all(|file| VerifiedFile::recorded(manifest, file.index()).as_ref() == Some(file));
+        is_whole.then(|| Self { manifest_sha256: manifest.sha256() })
+    }
+
     /// Which manifest may be applied.
     pub fn manifest_sha256(&self) -> Digest {
         self.manifest_sha256

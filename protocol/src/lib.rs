@@ -3,6 +3,7 @@
 //! `SPEC.md` beside this crate is the normative text; modules name the section they obey.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
+pub mod archive;
 pub mod caps;
 pub mod code;
 pub mod codec;

@@ -184,9 +184,9 @@ fn collision(manifest: &Manifest, first: EntryIndex, second: EntryIndex, why: &'
 }
 
 /// What a folding file system compares, as 128 bits of its SHA-256: a million long paths stay small.
-type Key = [u8; 16];
+pub(crate) type Key = [u8; 16];
 
-fn key(path: &str, rules: &TargetRules) -> Key {
+pub(crate) fn key(path: &str, rules: &TargetRules) -> Key {
     let mut hash = Hasher::new();
     let mut utf8 = [0; 4];
     each_folded(path, rules, |c| hash.update(c.encode_utf8(&mut utf8).as_bytes()));

@@ -1,5 +1,6 @@
 //! Several nodes in one process, on real sockets (127.0.0.1, mDNS off) and real files.
 
+mod archives;
 mod codes;
 mod faults;
 mod hostile_exporter;

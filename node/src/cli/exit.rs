@@ -7,7 +7,7 @@ use me_sync_node::refusal::Refusal;
 use me_sync_node::source::SourceError;
 use me_sync_node::staging::{RollbackError, StateError};
 use me_sync_node::store::StoreError;
-use me_sync_node::{CodeError, ImportError, NodeError, OfferError, ResumeError};
+use me_sync_node::{ArchiveError, CodeError, ImportError, NodeError, OfferError, ResumeError};
 use me_sync_protocol::code::CodeRefused;
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::TicketRefused;
@@ -79,6 +79,7 @@ macro_rules! refused {
 }
 
 refused!(
+    ArchiveError,
     BookError,
     CodeError,
     ImportError,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use me_sync_node::api::FailureView;
-use me_sync_node::{Completion, JobView, Outcome, Review, Role};
+use me_sync_node::{Completion, JobView, Outcome, Protocol, Review, Role};
 use me_sync_protocol::escape::escaped;
 use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::progress::Phase;
@@ -129,7 +129,7 @@ impl<'a> Follower<'a> {
             Outcome::Failed { code, message, hint } => (code, message, hint),
         };
         self.name_failures(view);
-        let extra = json!({ "session_id": view.session_id.map(|id| id.to_string()), "peer": view.peer,
+        let extra = json!({ "protocol": view.protocol, "session_id": view.session_id.map(|id| id.to_string()), "peer": view.peer,
             "failures": view.failures, "failures_total": view.failures_total });
         let error = CliError::coded(code, message, hint);
         // whether anything changed is the job's to say; what happened to the target is more than that somebody pressed a key
@@ -162,6 +162,11 @@ impl<'a> Follower<'a> {
 
     /// Stopped by somebody: what stays, and how to go on.
     fn stopped(&self, view: &JobView) -> CliError {
+        if view.protocol == Protocol::V3 {
+            let extra = json!({ "protocol": view.protocol });
+            let hint = "an archive is not resumed: `send` makes a new ticket".to_owned();
+            return CliError { hint, extra, ..CliError::interrupted("stopped before anything was changed") };
+        }
         let Some((keeps, session)) = self.keeps.as_ref().zip(view.session_id) else {
             let error = CliError::interrupted("stopped before anything was changed");
             if view.role == Role::Exporter && self.keeps.is_some() {

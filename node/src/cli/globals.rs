@@ -60,6 +60,15 @@ pub(crate) enum Transport {
     Ws,
 }
 
+/// Which protocol this device is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Only {
+    /// Archives only
+    V3,
+    /// All there is
+    V4,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
@@ -104,6 +113,9 @@ pub(crate) struct Globals {
         value_name = "auto|tcp|quic|ws"
     )]
     pub(crate) transport: Transport,
+    /// As if this me-sync had nothing later
+    #[arg(long, global = true, hide = true, value_enum, env = "ME_SYNC_PROTOCOL", hide_env = true)]
+    pub(crate) protocol: Option<Only>,
     /// What the other device sees [default: the host name]
     #[arg(long, global = true, env = "ME_SYNC_NAME", hide_env_values = true, value_name = "NAME")]
     pub(crate) device_name: Option<String>,
@@ -157,6 +169,11 @@ impl Globals {
             (None, None) => Config::default(),
         };
         Ok(())
+    }
+
+    /// This device has archives (v3) and nothing later.
+    pub(crate) fn only_v3(&self) -> bool {
+        self.protocol == Some(Only::V3)
     }
 
     pub(crate) fn mdns(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use me_sync_node::Review;
+use me_sync_node::{Protocol, Review};
 use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
@@ -119,6 +119,9 @@ impl Import<'_> {
         );
         let names: Vec<_> = review.top_names.iter().map(|n| escaped(n).to_string()).collect();
         text += &format!("        {}\n", names.join(", "));
+        if review.protocol == Protocol::V3 {
+            text += "By      protocol: v3 (archive: no resume)\n";
+        }
         text += &format!("Into    {}\n", human::path(&review.target));
         if let Some(old) = &review.replaces {
             let least = if old.is_partial { "at least " } else { "" };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use me_sync_node::http::schema::{CreateRequest, CreateResponse};
 use me_sync_node::source::{ScanOptions, Source};
-use me_sync_node::{Offer, OfferOptions, SentTo, Unfinished};
+use me_sync_node::{ArchiveOptions, Offer, OfferOptions, SentTo, Unfinished};
 use me_sync_protocol::escape::escaped;
 
 use super::exit::CliError;
@@ -79,6 +79,33 @@ pub(crate) async fn offers_here(
         job: Job::Here(offer.job),
     };
     Ok(offers.into_iter().map(offered).collect())
+}
+
+/// Offers a tree from this process as one archive.
+pub(crate) async fn archive_here(
+    own: &Own,
+    source: Source,
+    options: ArchiveOptions,
+    stop: &Stop,
+) -> Result<Vec<Offered>, CliError> {
+    let (root, choices) = (source.summary().root.clone(), source.options());
+    let node = own.handle();
+    let before = stop.unless(node.sent_from(&root)).await??;
+    let offer = stop.unless(node.offer_archive(source, options)).await??;
+    own.show(&offer.job, &root, None);
+    Ok(vec![Offered {
+        ticket_uri: offer.ticket_uri,
+        code: None,
+        has_mdns: node.has_mdns(),
+        expires_at_ms: offer.ticket.expires_at_ms,
+        peer_id: node.peer_id(),
+        addresses: offer.ticket.addresses,
+        continues: None,
+        root,
+        choices,
+        before,
+        job: Job::Here(offer.job),
+    }])
 }
 
 /// Has the node offer a tree, which reads and hashes it once for all.

@@ -11,7 +11,9 @@ use me_sync_node::limit::Rate;
 use me_sync_node::post_apply::Choice;
 use me_sync_node::staging::{Target, TargetOptions};
 use me_sync_node::{CodeOptions, Consent, ImportError, ImportOptions, NodeHandle, Role};
-use me_sync_protocol::ticket::{PREFIX, Ticket};
+use me_sync_protocol::archive::ArchiveTicket;
+use me_sync_protocol::ids::TicketId;
+use me_sync_protocol::ticket::{FAMILY, Ticket, TicketRefused};
 use serde_json::json;
 
 use super::book::{Book, resolved};
@@ -95,12 +97,15 @@ pub(crate) struct Args {
         value_name = "WHEN"
     )]
     compress: Option<Compress>,
+    /// Refuse a ticket of `send --archive` (v3), which has no resume
+    #[arg(long)]
+    require_v4: bool,
     #[command(flatten)]
     post_apply: PostApplyArgs,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
-    if args.dir.to_string_lossy().starts_with(PREFIX) {
+    if args.dir.to_string_lossy().starts_with(FAMILY) {
         return Err(CliError::usage("that is a ticket, but the directory is missing", "me-sync receive TICKET DIR"));
     }
     let target_options = TargetOptions {
@@ -115,11 +120,16 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let from = TicketSource::choose(args.ticket.as_deref(), args.ticket_file.as_deref(), out)?;
     let answer = Answer::of(args.yes, prompt::possible(out) && from != TicketSource::Stdin);
     let from = from.read(out, stop).await?;
+    from.check_protocol(globals.only_v3(), args.require_v4)?;
+    if let Invitation::Archive(ticket) = &from {
+        say_protocol(ticket, out);
+    }
     if answer == Answer::Unable && has_entries(&args.dir) && !has_begun(&from, &args.dir, globals, out, stop).await? {
         return Err(needs_consent(&args.dir));
     }
     let expected = match &from {
         Invitation::Ticket(ticket) => exporter(ticket),
+        Invitation::Archive(ticket) => ticket.peer_id.parse().ok(),
         Invitation::Code(_) => None,
     };
     let peer_addresses = PeerAddress::of(&args.peer, expected, stop).await?;
@@ -141,6 +151,15 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         ..ImportOptions::new(&args.dir)
     };
     let importing = async {
+        let from = match from {
+            Invitation::Archive(ticket) => {
+                let id = TicketId(*ticket.transfer_id.as_bytes());
+                let job = stop.unless(node.handle().import_archive(*ticket, options)).await??;
+                node.show(&job, &resolved(&args.dir), Some(id));
+                return follow(Job::Here(job), &args.dir, answer, globals, out, stop).await;
+            }
+            from => from,
+        };
         let ticket = ticket(from, &node.handle(), (&args, &options.peer_addresses), globals, out, stop).await?;
         let ticket_id = ticket.ticket_id;
         let job = match stop.unless(node.handle().import(ticket, options)).await? {
@@ -206,6 +225,7 @@ async fn ticket(
     let looking = looking(&from, out);
     let code = match from {
         Invitation::Ticket(ticket) => return Ok(*ticket),
+        Invitation::Archive(_) => return Err(TicketRefused::OtherVersion.into()),
         Invitation::Code(code) => code,
     };
     let transport = globals.preference();
@@ -220,7 +240,7 @@ async fn ticket(
 /// A code may take a while.
 fn looking(from: &Invitation, out: Out) -> Option<ProgressBar> {
     match from {
-        Invitation::Ticket(_) => None,
+        Invitation::Ticket(_) | Invitation::Archive(_) => None,
         Invitation::Code(code) => spinner(out, format!("looking for the device that offers code {}", code.number())),
     }
 }
@@ -238,6 +258,7 @@ async fn there(
     let looking = looking(&from, out);
     let (ticket_uri, code) = match from {
         Invitation::Ticket(ticket) => (Some(ticket.to_uri()), None),
+        Invitation::Archive(ticket) => (Some(ticket.to_uri()), None),
         Invitation::Code(code) => (None, Some(code.to_text())),
     };
     let ask = StartRequest {
@@ -255,6 +276,7 @@ async fn there(
         keep_world_writable: args.keep_world_writable,
         allow_home: args.i_mean_home,
         post_apply: to_node(&begin.post_apply),
+        require_v4: args.require_v4,
         wait_secs: Some(0),
     };
     let started = stop.unless(remote.post::<StartResponse>("session/start", ask)).await;
@@ -291,6 +313,15 @@ async fn follow(
     Ok(End::Applied(Box::new(report)))
 }
 
+/// A tree does not come by the older protocol without a word.
+fn say_protocol(ticket: &ArchiveTicket, out: Out) {
+    let why = match ticket.has_v4 {
+        true => "the sending device was told so, though it has v4 too",
+        false => "the sending device has nothing later",
+    };
+    out.say(format_args!("protocol: v3 (archive: no resume); {why}"));
+}
+
 /// Who made it; one that names no valid device is refused later.
 fn exporter(ticket: &Ticket) -> Option<PeerId> {
     PeerId::from_bytes(&ticket.peer_id).ok()
@@ -322,6 +353,8 @@ async fn has_begun(from: &Invitation, dir: &Path, globals: &Globals, out: Out, s
     let mut imports = book.sessions.iter().filter(|known| known.role == Role::Importer);
     let ticket = match from {
         Invitation::Ticket(ticket) => ticket,
+        // one that was begun is over
+        Invitation::Archive(_) => return Ok(false),
         // whose it is shows later; a session of another device is asked about then
         Invitation::Code(_) => return Ok(imports.any(|known| known.resumable && known.path == dir)),
     };

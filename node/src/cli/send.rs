@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use me_sync_node::http::schema::CreateRequest;
 use me_sync_node::limit::Rate;
 use me_sync_node::source::{ScanOptions, Source, SourceSummary};
-use me_sync_node::{Completion, OfferOptions, Unfinished};
+use me_sync_node::{ArchiveOptions, Completion, OfferOptions, Protocol, Unfinished};
 use me_sync_protocol::escape::escaped;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::follow::{Follower, Step};
 use super::globals::Globals;
 use super::limit::SessionLimit;
 use super::live::StatusFile;
-use super::offered::{Offered, offers_here, offers_there};
+use super::offered::{Offered, archive_here, offers_here, offers_there};
 use super::out::Out;
 use super::own::Meet;
 use super::remote::{Remote, absolute};
@@ -33,6 +33,7 @@ Examples:
   me-sync send --compress always ~/logs
   me-sync send --devices 3 ~/photos    three tickets, read and hashed once
   me-sync send --no-code ~/photos      the ticket only
+  me-sync send --archive ~/photos      one archive (v3), if all else fails
 
 A ticket is a line on stdout, and nothing else is. Whoever has it can take the
 tree once. The code, such as 7-velvet-harbor, is for a device on this network:
@@ -93,12 +94,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "1",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=OfferOptions::MAX_DEVICES as u64))]
     devices: usize,
+    /// Send it as one archive (v3), for when nothing else works: no resume, no links
+    ///
+    /// The other device needs no more than that protocol. Should anything fail, all of it is sent once more, with a new
+    /// ticket. Times are kept to the second; links, and names with a backslash, a drive letter, or that differ in case
+    /// only, are refused, or left out with --skip-unsupported.
+    #[arg(long, conflicts_with_all = ["devices", "code", "new", "hash_first"])]
+    archive: bool,
     /// Read and hash everything before anything is sent
     ///
     /// As a rule a large tree that was not hashed before is read once, and hashed on its way, if the other device has
     /// nothing of it. Should the connection break then, the rest is hashed before it goes on.
     #[arg(long)]
     hash_first: bool,
+}
+
+impl Args {
+    /// Because it was asked for, or there is nothing else.
+    fn is_archive(&self, globals: &Globals) -> bool {
+        self.archive || globals.only_v3()
+    }
+
+    fn archive(&self, options: &OfferOptions, globals: &Globals) -> ArchiveOptions {
+        let compression = Some(globals.compression(self.compress));
+        ArchiveOptions { ttl: options.ttl, limit: options.limit, compression, has_v4: !globals.only_v3() }
+    }
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -116,14 +136,18 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
         return there(&remote, &args, options, globals, out, stop).await;
     }
     // before the node: a tree that cannot be sent needs none
-    let source = scan(args.path.clone(), scan_options, out, stop).await?;
+    let source = walk(args.path.clone(), scan_options, args.is_archive(globals), out, stop).await?;
     let compression = globals.compression(args.compress);
     let node = match globals.meet_with(|config| config.compression = compression, out, stop).await? {
         // another command has begun meanwhile
         Meet::There(remote) => return there(&remote, &args, options, globals, out, stop).await,
         Meet::Here(node) => node,
     };
-    let result = match offers_here(&node, source, options, args.devices, stop).await {
+    let offered = match args.is_archive(globals) {
+        true => archive_here(&node, source, args.archive(&options, globals), stop).await,
+        false => offers_here(&node, source, options, args.devices, stop).await,
+    };
+    let result = match offered {
         Ok(offers) => {
             say_place(&args, &offers, out);
             follow(offers, args.expires, !args.no_qr, globals, out, stop).await
@@ -154,6 +178,8 @@ async fn there(
         compress: globals.compress(args.compress),
         no_code: args.no_code,
         with_code: args.code,
+        archive: args.is_archive(globals),
+        only_v3: globals.only_v3(),
         devices: Some(args.devices as u64),
     };
     let offers = offers_there(remote, &ask, out, stop).await?;
@@ -193,8 +219,23 @@ async fn follow(
 
 /// Walks the source and says what is left out.
 pub(crate) async fn scan(path: PathBuf, options: ScanOptions, out: Out, stop: &Stop) -> Result<Source, CliError> {
+    walk(path, options, false, out, stop).await
+}
+
+/// The same, for an archive if so.
+async fn walk(
+    path: PathBuf,
+    options: ScanOptions,
+    is_archive: bool,
+    out: Out,
+    stop: &Stop,
+) -> Result<Source, CliError> {
     let spinner = spinner(out, format!("looking at {}", human::path(&path)));
-    let scanned = stop.unless(blocking(move || Source::scan(&path, &options))).await;
+    let look = move || {
+        let source = Source::scan(&path, &options)?;
+        if is_archive { source.for_archive() } else { Ok(source) }
+    };
+    let scanned = stop.unless(blocking(look)).await;
     if let Some(spinner) = spinner {
         spinner.finish_and_clear();
     }
@@ -257,7 +298,7 @@ pub(crate) async fn follow_one(
 
 /// A ticket for programs.
 pub(crate) fn ticket_fields(offer: &Offered) -> serde_json::Value {
-    json!({ "ticket": offer.ticket_uri, "code": offer.code, "expires_at_ms": offer.expires_at_ms, "peer_id": offer.peer_id,
+    json!({ "ticket": offer.ticket_uri, "code": offer.code, "protocol": offer.job.view().protocol, "expires_at_ms": offer.expires_at_ms, "peer_id": offer.peer_id,
         "addresses": offer.addresses,
         "continues": offer.continues.as_ref().map(|known| known.session.to_string()) })
 }
@@ -266,6 +307,9 @@ fn show_ticket(offer: &Offered, ttl: Duration, with_qr: bool, out: Out) -> Resul
     let wants_qr = out.terminal && with_qr && !out.quiet && !out.json;
     if let Some(code) = wants_qr.then(|| qr::for_terminal(&offer.ticket_uri)).flatten() {
         out.say(code);
+    }
+    if offer.job.view().protocol == Protocol::V3 {
+        out.say("protocol: v3 (archive: no resume; if it breaks off, send it once more)");
     }
     out.say(format_args!("The ticket, good once and for {} (keep it secret):", human::duration(ttl)));
     out.essential(&offer.ticket_uri)?;
@@ -351,6 +395,8 @@ pub(crate) fn totals(done: &Completion, time: Duration, place: &str, out: Out) {
         text += &format!(", {packed}");
     }
     out.say(text);
+    let archive = if done.protocol == Protocol::V3 { " (archive)" } else { "" };
+    out.say(format_args!("protocol: {}{archive}", done.protocol.as_str()));
     out.say(format_args!("SHA-256 of the whole, checked: {}", escaped(done.manifest_sha256.get(..16).unwrap_or("?"))));
     for note in &done.notes {
         out.say(format_args!("note: {}", human::lines(note)));

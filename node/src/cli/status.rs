@@ -94,7 +94,11 @@ fn lines(known: &SessionView) -> Vec<(&'static str, String)> {
 /// What the process that works on it says.
 fn live(live: &LiveView) -> Vec<(&'static str, String)> {
     let (view, progress) = (&live.view, &live.view.progress);
-    let mut all = vec![("process", live.pid.to_string()), ("phase", view.phase.to_string())];
+    let mut all = vec![
+        ("process", live.pid.to_string()),
+        ("protocol", view.protocol.as_str().to_owned()),
+        ("phase", view.phase.to_string()),
+    ];
     if !progress.detail.is_empty() {
         all.push(("doing", escaped(&progress.detail).to_string()));
     }

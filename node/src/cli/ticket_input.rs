@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
+use me_sync_node::refusal::Refusal;
+use me_sync_protocol::archive::ArchiveTicket;
 use me_sync_protocol::code::{Code, CodeRefused};
 use me_sync_protocol::limits::MAX_TICKET;
+use me_sync_protocol::reason;
 use me_sync_protocol::ticket::{FAMILY, Ticket};
 
 use super::exit::CliError;
@@ -82,11 +85,16 @@ impl TicketSource {
 #[derive(Debug, Clone)]
 pub(crate) enum Invitation {
     Ticket(Box<Ticket>),
+    /// Of an archive (v3).
+    Archive(Box<ArchiveTicket>),
     Code(Code),
 }
 
 impl Invitation {
     fn parse(text: &str) -> Result<Self, CliError> {
+        if ArchiveTicket::is_one(text) {
+            return Ok(Self::Archive(Box::new(ArchiveTicket::parse(text)?)));
+        }
         if text.trim_start().starts_with(FAMILY) {
             return Ok(Self::Ticket(Box::new(Ticket::parse(text)?)));
         }
@@ -97,6 +105,23 @@ impl Invitation {
                 "type or copy what `me-sync send` shows on the other device",
             )),
             Err(err) => Err(err.into()),
+        }
+    }
+
+    /// May what this stands for come by a protocol that both sides have, and that is wanted here?
+    ///
+    /// # Errors
+    /// No: what each side has.
+    // SPEC §13.1
+    pub(crate) fn check_protocol(&self, only_v3: bool, require_v4: bool) -> Result<(), CliError> {
+        match self {
+            Self::Archive(ticket) if require_v4 => Err(Refusal::archive_refused(ticket).into()),
+            Self::Ticket(_) | Self::Code(_) if only_v3 => Err(CliError::coded(
+                reason::Code::VersionMismatch,
+                "this is for v4, which the other device has; this one has v3 (archives) only",
+                "make a ticket there with `me-sync send --archive`",
+            )),
+            Self::Archive(_) | Self::Ticket(_) | Self::Code(_) => Ok(()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
+use me_sync_protocol::archive::ArchiveTicket;
 use me_sync_protocol::ids::{Secret, SessionId, TicketId};
 use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
@@ -26,6 +27,20 @@ pub(super) enum Command {
         earlier: Vec<ExportRecord>,
         devices: usize,
         reply: oneshot::Sender<Result<Vec<(TicketParts, JobHandle)>, Code>>,
+    },
+    /// Offers a tree as an archive.
+    OfferArchive {
+        source: Box<Source>,
+        plan: ArchivePlan,
+        reply: oneshot::Sender<Result<(ArchiveTicket, JobHandle), Code>>,
+    },
+    /// Receives one.
+    ImportArchive {
+        ticket: Box<ArchiveTicket>,
+        peer: PeerId,
+        import: Box<ImportPlan>,
+        device_name: String,
+        reply: oneshot::Sender<Result<JobHandle, Code>>,
     },
     Import {
         ticket: Box<Ticket>,
@@ -72,6 +87,18 @@ pub(crate) struct OfferPlan {
     pub(crate) device: Device,
     /// Each ticket gets a spoken code, unless it is for an importer that has begun.
     pub(crate) with_code: bool,
+}
+
+/// How a source is offered as an archive.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchivePlan {
+    pub(crate) ttl: Duration,
+    /// The node's if none.
+    pub(crate) compression: Option<Compression>,
+    /// What tickets say of this device.
+    pub(crate) device: Device,
+    /// This device speaks v4 too, and its ticket says so.
+    pub(crate) has_v4: bool,
 }
 
 /// What tickets say of this device.
@@ -168,6 +195,27 @@ impl CoordinatorHandle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::TicketSecret { ticket, reply }).await.ok()?;
         answer.await.ok()?
+    }
+
+    pub(crate) async fn offer_archive(
+        &self,
+        source: Source,
+        plan: ArchivePlan,
+    ) -> Result<(ArchiveTicket, JobHandle), Code> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::OfferArchive { source: Box::new(source), plan, reply }, answer).await
+    }
+
+    pub(crate) async fn import_archive(
+        &self,
+        ticket: ArchiveTicket,
+        peer: PeerId,
+        import: ImportPlan,
+        device_name: String,
+    ) -> Result<JobHandle, Code> {
+        let (reply, answer) = oneshot::channel();
+        let (ticket, import) = (Box::new(ticket), Box::new(import));
+        self.ask(Command::ImportArchive { ticket, peer, import, device_name, reply }, answer).await
     }
 
     pub(crate) async fn decide(&self, job: JobId, agreed: bool) {

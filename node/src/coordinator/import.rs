@@ -27,7 +27,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::{LastWord, Word};
 use self::link::Link;
 use self::stage::Checkpoints;
 use super::connect::Route;
@@ -42,8 +41,9 @@ use crate::store::ImportRecord;
 use crate::transfer::LaneMeter;
 
 pub(super) use self::adopt::Adopted;
-pub(super) use self::apply::Swap;
-pub(super) use self::stage::{Checked, Opened, Staged};
+pub(super) use self::apply::{LastWord, Obstacle, Swap, Word, verify_and_swap};
+pub(super) use self::command::Checker;
+pub(super) use self::stage::{Checked, Opened, Staged, described, discard};
 
 /// How often a session that is at work is noted to be alive.
 const TOUCH: Duration = Duration::from_secs(60);

@@ -10,6 +10,7 @@ use me_sync_protocol::reason::Code;
 use me_sync_protocol::ticket::Ticket;
 use tokio::sync::watch;
 
+use super::archives::ArchiveJob;
 use super::connect::{Established, Route};
 use super::control::ControlEvent;
 use super::explain::Failure;
@@ -64,6 +65,7 @@ pub(super) enum JobEvent {
 pub(super) enum Job {
     Export(Box<ExportJob>),
     Import(Box<ImportJob>),
+    Archive(Box<ArchiveJob>),
 }
 
 impl Job {
@@ -71,6 +73,7 @@ impl Job {
         match self {
             Self::Export(job) => &job.view,
             Self::Import(job) => &job.view,
+            Self::Archive(job) => &job.view,
         }
     }
 
@@ -84,6 +87,8 @@ impl Job {
         match self {
             Self::Export(job) => job.session(),
             Self::Import(job) => job.session(),
+            // nothing of v4 belongs to it
+            Self::Archive(_) => None,
         }
     }
 
@@ -91,6 +96,8 @@ impl Job {
         match self {
             Self::Export(job) => job.is_over(),
             Self::Import(job) => job.is_over(),
+            // it is gone once its task is over
+            Self::Archive(_) => false,
         }
     }
 }
@@ -163,6 +170,7 @@ impl Coordinator {
         match self.jobs.get_mut(&job) {
             Some(Job::Export(export)) => export.suspend(Failure::of(code, Role::Exporter), &self.shared),
             Some(Job::Import(import)) => import.suspend(Failure::of(code, Role::Importer), &self.shared),
+            Some(Job::Archive(archive)) => archive.stop(code),
             None => {}
         }
     }
@@ -171,6 +179,7 @@ impl Coordinator {
         match self.jobs.get_mut(&job) {
             Some(Job::Export(export)) => export.stop(Failure::of(code, Role::Exporter), &self.shared),
             Some(Job::Import(import)) => import.stop(Failure::of(code, Role::Importer), &self.shared),
+            Some(Job::Archive(archive)) => archive.stop(code),
             None => {}
         }
     }
@@ -180,7 +189,7 @@ impl Coordinator {
             Some(Job::Import(import)) => {
                 import.stopped_by_peer(Failure::of(Code::Aborted, Role::Importer), &self.shared);
             }
-            Some(Job::Export(_)) | None => self.stop(job, Code::Aborted),
+            Some(Job::Export(_) | Job::Archive(_)) | None => self.stop(job, Code::Aborted),
         }
     }
 
@@ -277,6 +286,7 @@ impl Coordinator {
         // one that was put aside goes on by its record: its end is still to come
         let is_kept = match &job {
             Job::Export(export) => !export.record().state.is_over() && export.record().peer.is_some(),
+            Job::Archive(_) => false,
             Job::Import(_) => {
                 matches!(job.view().borrow().outcome, Some(Outcome::Failed { code: Code::NodeStopping, .. }))
             }

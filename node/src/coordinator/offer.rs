@@ -89,7 +89,7 @@ impl Coordinator {
                 self.sources.done(id);
                 return job.outlined(outline, &self.shared);
             }
-            Some(Job::Export(_) | Job::Import(_)) | None => outline.into_source(Vec::new()),
+            Some(Job::Export(_) | Job::Import(_) | Job::Archive(_)) | None => outline.into_source(Vec::new()),
         };
         if let Some(begin) = self.sources.go_on(id, source) {
             begin.run(self.shared.hashes.clone(), self.shared.events.clone());

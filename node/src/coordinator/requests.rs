@@ -91,7 +91,7 @@ impl Coordinator {
         };
         let is_busy = |job| match self.jobs.get(job) {
             Some(Job::Export(job)) => !job.takes_ticket(redeem.ticket_id),
-            Some(Job::Import(_)) | None => false,
+            Some(Job::Import(_) | Job::Archive(_)) | None => false,
         };
         let answer = match answer {
             Ok(redeemed) if redeemed.is_new && is_busy(&redeemed.job) => {
@@ -140,7 +140,7 @@ impl Coordinator {
         let local = self.shared.net.local_peer();
         let exports = self.jobs.values_mut().filter_map(|job| match job {
             Job::Export(job) if !job.is_over() => Some(job),
-            Job::Export(_) | Job::Import(_) => None,
+            Job::Export(_) | Job::Import(_) | Job::Archive(_) => None,
         });
         for job in exports {
             if job.session() == Some((ask.session_id, peer)) {
@@ -173,7 +173,7 @@ impl Coordinator {
                 Ok(()) => reply.send(Response::Done),
                 Err(code) => reply.send(Response::Refused(code)),
             },
-            Some(Job::Import(_)) => reply.send(Response::Refused(Code::FrameUnexpected)),
+            Some(Job::Import(_) | Job::Archive(_)) => reply.send(Response::Refused(Code::FrameUnexpected)),
             None if has_ended => reply.send(Response::Done),
             None => {
                 // no job here works on it: the record is all there is to bring up to date
@@ -200,7 +200,7 @@ impl Coordinator {
         self.settled.push_front(id);
         let mut exports = self.jobs.values_mut().filter_map(|job| match job {
             Job::Export(job) if !job.is_over() => Some(job),
-            Job::Export(_) | Job::Import(_) => None,
+            Job::Export(_) | Job::Import(_) | Job::Archive(_) => None,
         });
         if let Some(job) = exports.find(|job| job.session().is_some_and(|(session, _)| session == id))
             && let Err(code) = job.result(failed, &self.shared)

@@ -6,7 +6,7 @@ use me_sync_protocol::progress::{Counters, Phase};
 use me_sync_protocol::reason::Code;
 use tokio::sync::watch;
 
-use crate::api::{Completion, FailureView, JobView, ProgressView};
+use crate::api::{Completion, FailureView, JobView, ProgressView, Protocol};
 use crate::source::SkippedReport;
 
 /// Failed files that a view names; it counts all.
@@ -91,6 +91,7 @@ impl Completion {
 
     pub(super) fn nothing() -> Self {
         Self {
+            protocol: Protocol::V4,
             files: 0,
             dirs: 0,
             symlinks: 0,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::book::BookError;
 use crate::net::NetError;
-use crate::node::{CodeError, ImportError, OfferError, ResumeError};
+use crate::node::{ArchiveError, CodeError, ImportError, OfferError, ResumeError};
 use crate::refusal::{Exit, Refusal};
 use crate::source::SourceError;
 use crate::staging::RollbackError;
@@ -96,7 +96,18 @@ macro_rules! refused {
     )* };
 }
 
-refused!(BookError, CodeError, ImportError, NetError, OfferError, ResumeError, RollbackError, SourceError, StoreError);
+refused!(
+    ArchiveError,
+    BookError,
+    CodeError,
+    ImportError,
+    NetError,
+    OfferError,
+    ResumeError,
+    RollbackError,
+    SourceError,
+    StoreError
+);
 
 /// Who can do something about it: 4xx the caller, 5xx whoever runs the node.
 fn status(code: Code) -> StatusCode {

@@ -1,5 +1,6 @@
 //! Every route with its documentation: what is not documented cannot be asked for.
 
+mod archive;
 mod dashboard;
 mod jobs;
 mod live;
@@ -101,6 +102,10 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(dashboard::logout))
         .routes(routes!(live::peers))
         .routes(routes!(live::events))
+        .routes(routes!(archive::create))
+        .routes(routes!(archive::cancel))
+        .routes(routes!(archive::status))
+        .routes(routes!(archive::apply))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::metrics))
         .routes(routes!(meta::openapi));

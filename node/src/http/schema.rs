@@ -1,5 +1,6 @@
 //! What the routes take and give. The command line reads and writes the same types over the Unix socket.
 
+mod archive;
 mod device;
 mod job;
 mod offer;
@@ -11,6 +12,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::archive::{TicketQuery, TicketRequest};
 pub use self::device::{Health, PeerEntry, PeersQuery, PeersResponse};
 pub use self::job::{Accepted, DecideRequest, JobRequest, JobStatusQuery, JobsResponse, StatusResponse};
 pub use self::offer::{CreateRequest, CreateResponse, TicketOffer};

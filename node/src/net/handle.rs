@@ -291,6 +291,14 @@ impl NetHandle {
         self.open(peer, Purpose::Probe, None).await
     }
 
+    /// As [`Self::open_stream`], for one archive (SPEC §13).
+    ///
+    /// # Errors
+    /// See [`OpenError`]; `Unsupported` if the peer has no v3.
+    pub async fn open_archive(&self, peer: PeerId) -> Result<OpenedStream, OpenError> {
+        self.open(peer, Purpose::Archive, None).await
+    }
+
     /// As [`Self::open_stream`], over another connection than this one.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Raw streams of `/me-sync/4/stream` and `/me-sync/4/probe`, both ways.
+//! Raw streams of `/me-sync/4/stream`, `/me-sync/4/probe` and `/me-sync/3`, both ways.
 //!
 //! A behaviour of our own instead of `libp2p-stream`, which has one inbound place for all peers together,
 //! dials whenever a peer is not connected, and keeps an entry for every connection that ever was
@@ -26,7 +26,7 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{InboundStream, NetEvent, OpenError, OpenedStream, PROBE_PROTOCOL, STREAM_PROTOCOL};
+use super::{ARCHIVE_PROTOCOL, InboundStream, NetEvent, OpenError, OpenedStream, PROBE_PROTOCOL, STREAM_PROTOCOL};
 
 /// Streams being opened per connection, at most.
 const MAX_OPENING: usize = 16;
@@ -44,6 +44,8 @@ pub(super) enum Purpose {
     Session,
     /// Measuring (SPEC §5.12).
     Probe,
+    /// One archive (SPEC §13).
+    Archive,
 }
 
 impl Purpose {
@@ -51,6 +53,7 @@ impl Purpose {
         StreamProtocol::new(match self {
             Self::Session => STREAM_PROTOCOL,
             Self::Probe => PROBE_PROTOCOL,
+            Self::Archive => ARCHIVE_PROTOCOL,
         })
     }
 }
@@ -73,7 +76,7 @@ impl UpgradeInfo for Taken {
     type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let all = [Some(Purpose::Session), self.probes.then_some(Purpose::Probe)];
+        let all = [Some(Purpose::Session), Some(Purpose::Archive), self.probes.then_some(Purpose::Probe)];
         all.into_iter().flatten().map(Purpose::protocol).collect::<Vec<_>>().into_iter()
     }
 }
@@ -84,8 +87,9 @@ impl InboundUpgrade<Stream> for Taken {
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
-        let is_probe = protocol == Purpose::Probe.protocol();
-        ready(Ok((stream, if is_probe { Purpose::Probe } else { Purpose::Session })))
+        let mut others = [Purpose::Probe, Purpose::Archive].into_iter();
+        let purpose = others.find(|purpose| protocol == purpose.protocol());
+        ready(Ok((stream, purpose.unwrap_or(Purpose::Session))))
     }
 }
 
@@ -187,6 +191,7 @@ impl Handler {
         let event = match purpose {
             Purpose::Session => NetEvent::InboundStream(inbound),
             Purpose::Probe => NetEvent::Probe(inbound),
+            Purpose::Archive => NetEvent::Archive(inbound),
         };
         if self.events.try_send(event).is_err() {
             tracing::debug!(peer = %self.peer, "no room for an inbound stream, it is dropped");
@@ -249,10 +254,10 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
                 let peer = self.peer;
-                let is_probe = self.negotiating.as_ref().is_some_and(|opening| opening.purpose == Purpose::Probe);
+                let is_optional = self.negotiating.as_ref().is_some_and(|opening| opening.purpose != Purpose::Session);
                 self.on_opened(Err(match error {
                     StreamUpgradeError::Timeout => OpenError::Timeout { peer },
-                    StreamUpgradeError::NegotiationFailed if is_probe => OpenError::Unsupported { peer },
+                    StreamUpgradeError::NegotiationFailed if is_optional => OpenError::Unsupported { peer },
                     // a peer that has said hello takes streams: so it looks when the connection breaks meanwhile
                     StreamUpgradeError::NegotiationFailed => {
                         OpenError::Lost { peer, detail: "no answer to what the stream is for".to_owned() }

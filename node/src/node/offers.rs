@@ -20,7 +20,7 @@ use crate::store::{ExportRecord, SessionStatus, StoreError};
 use crate::transfer::Compression;
 
 /// Longest life of a ticket: 24 h.
-const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MAX_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How to offer a tree.
 #[derive(Debug, Clone, Copy)]

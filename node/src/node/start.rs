@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use me_sync_protocol::reason::Code;
 
 use super::NodeError;
+use crate::archive;
 use crate::clock::LastSeen;
 use crate::net::{self, NetHandle, TransportKind};
 use crate::staging::{self, Recovered, SessionState, StateDir};
@@ -18,6 +19,7 @@ use crate::store::{ListenPort, SessionStatus, Store, StoreHandle};
 /// Journals or records cannot be read or written.
 pub fn settle(state: &StateDir, store: &Store, now: SystemTime) -> Result<Vec<Recovered>, NodeError> {
     let recovered = staging::recover(state, now);
+    archive::sweep(state);
     // the journal first: a tree that is in place is no session that ran out of time
     let journals = state.sessions()?;
     for mut record in store.imports()? {

@@ -141,7 +141,8 @@ fn sweep(parent: &OwnedFd) {
     }
 }
 
-pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<TargetFacts, PreflightError> {
+/// Is there room for so many entries with so many bytes? What that takes, what there is, and the longest name.
+fn check_room(target: &Target, entries: u64, bytes: u64) -> Result<(u64, u64, u64), PreflightError> {
     let path = target.path();
     let io = |err: Errno| PreflightError::Io {
         what: "asking for the free space of",
@@ -149,10 +150,8 @@ pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<Tar
         err: err.into(),
     };
     let fs = fstatvfs(&target.parent).map_err(io)?;
-    let entries = u64::from(manifest.len()) + 1;
     let reserve = (fs.f_blocks.saturating_mul(fs.f_frsize) / 20).min(MOST_RESERVE);
-    // SPEC §4.1
-    let needed = manifest.data_bytes().saturating_add(entries.saturating_mul(ENTRY_COST)).saturating_add(reserve);
+    let needed = bytes.saturating_add(entries.saturating_mul(ENTRY_COST)).saturating_add(reserve);
     let free = fs.f_bavail.saturating_mul(fs.f_frsize).saturating_add(target.held());
     if needed > free {
         return Err(PreflightError::NoSpace { path: target.parent_path.clone(), needed, free });
@@ -161,18 +160,34 @@ pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<Tar
     if fs.f_files > 0 && fs.f_favail < entries {
         return Err(PreflightError::NoInodes { path: target.parent_path.clone(), needed: entries, free: fs.f_favail });
     }
-    check_fits(target, manifest, fs.f_namemax)?;
+    Ok((needed, free, fs.f_namemax))
+}
+
+/// What is known of a tree before its manifest: its size. Also who uses the old one.
+pub(super) fn check_announced(target: &Target, entries: u64, bytes: u64) -> Result<Vec<String>, PreflightError> {
+    check_room(target, entries.saturating_add(1), bytes)?;
+    Ok(warnings(target))
+}
+
+fn warnings(target: &Target) -> Vec<String> {
     let mut warnings = target.warnings().to_vec();
     if target.exists() {
-        warnings.extend(users_of(path));
+        warnings.extend(users_of(target.path()));
     }
+    warnings
+}
+
+pub(super) fn check_manifest(target: &Target, manifest: &Manifest) -> Result<TargetFacts, PreflightError> {
+    // SPEC §4.1
+    let (needed, free, name_max) = check_room(target, u64::from(manifest.len()) + 1, manifest.data_bytes())?;
+    check_fits(target, manifest, name_max)?;
     Ok(TargetFacts {
         case_insensitive: target.case_insensitive(),
         bytes_needed: needed,
         bytes_free: free,
         modes: target.modes.report(manifest),
         two_renames: target.method == Method::TwoRename && target.exists(),
-        warnings,
+        warnings: warnings(target),
     })
 }
 

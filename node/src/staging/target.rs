@@ -228,6 +228,14 @@ impl Target {
         preflight::check_manifest(self, manifest)
     }
 
+    /// Checks what can be checked when only the size of a tree is known. Returns warnings. Blocking.
+    ///
+    /// # Errors
+    /// There is no room for it. Nothing is changed.
+    pub fn check_announced(&self, entries: u64, bytes: u64) -> Result<Vec<String>, PreflightError> {
+        preflight::check_announced(self, entries, bytes)
+    }
+
     pub(super) fn parent_fd(&self) -> BorrowedFd<'_> {
         self.parent.as_fd()
     }

@@ -61,6 +61,12 @@ impl Node {
         self.ask("POST", &format!("/me/sync/v4/{route}"), Some(body))
     }
 
+    /// By a route of v3.
+    #[track_caller]
+    pub(crate) fn post_v3(&self, route: &str, body: &Value) -> Answer {
+        self.ask("POST", &format!("/me/sync/v3/{route}"), Some(body))
+    }
+
     fn ask(&self, method: &str, route: &str, body: Option<&Value>) -> Answer {
         let body = body.map(Value::to_string).unwrap_or_default();
         self.raw(&format!(

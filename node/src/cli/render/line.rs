@@ -146,6 +146,7 @@ mod tests {
     fn view_of(role: Role) -> JobView {
         JobView {
             role,
+            protocol: me_sync_node::Protocol::V4,
             session_id: None,
             phase: Phase::WaitingForPeer,
             peer: None,

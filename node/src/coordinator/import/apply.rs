@@ -312,7 +312,7 @@ impl ImportJob {
     }
 }
 
-fn verify_and_swap(
+pub(in crate::coordinator) fn verify_and_swap(
     staging: Staging,
     proof: ReadyToApply,
     manifest: Option<Arc<Manifest>>,
@@ -411,7 +411,7 @@ fn verify_and_swap(
 
 /// What a person says while the staged tree is being verified; the last word counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(in crate::coordinator) enum Word {
     GoOn,
     /// Stop, and keep what is staged.
     Suspend,
@@ -421,14 +421,14 @@ pub(super) enum Word {
 
 /// The newest [`Word`], shared with the thread that applies.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastWord(Arc<AtomicU8>);
+pub(in crate::coordinator) struct LastWord(Arc<AtomicU8>);
 
 impl LastWord {
-    pub(super) fn say(&self, word: Word) {
+    pub(in crate::coordinator) fn say(&self, word: Word) {
         self.0.store(word as u8, Ordering::Release);
     }
 
-    pub(super) fn get(&self) -> Word {
+    pub(in crate::coordinator) fn get(&self) -> Word {
         match self.0.load(Ordering::Acquire) {
             0 => Word::GoOn,
             1 => Word::Suspend,

@@ -13,17 +13,17 @@ use crate::staging::{ApplyHooks, Swapped};
 
 /// Goes with one swap to the thread that does it.
 #[derive(Debug)]
-pub(super) struct Checker {
-    last_word: LastWord,
-    command: Option<PostApply>,
-    session: SessionId,
-    files: u64,
-    bytes: u64,
-    peer_id: String,
-    job: JobId,
-    events: mpsc::Sender<Event>,
+pub(in crate::coordinator) struct Checker {
+    pub(in crate::coordinator) last_word: LastWord,
+    pub(in crate::coordinator) command: Option<PostApply>,
+    pub(in crate::coordinator) session: SessionId,
+    pub(in crate::coordinator) files: u64,
+    pub(in crate::coordinator) bytes: u64,
+    pub(in crate::coordinator) peer_id: String,
+    pub(in crate::coordinator) job: JobId,
+    pub(in crate::coordinator) events: mpsc::Sender<Event>,
     /// What a command that ended well has printed last.
-    said: Vec<String>,
+    pub(in crate::coordinator) said: Vec<String>,
 }
 
 impl Checker {

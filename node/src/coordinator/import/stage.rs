@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::SendError;
 
 use super::link::{Link, Redial};
 use super::{ImportJob, Session};
-use crate::api::{Consent, OldTreeSummary, Review, Role};
+use crate::api::{Consent, OldTreeSummary, Protocol, Review, Role};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
 use crate::staging::{self, FileStamp, ReopenError, SessionInfo, StageError, Staging, StateError, Target, TargetFacts};
@@ -150,6 +150,7 @@ impl ImportJob {
         let counts = manifest.counts();
         let top = manifest.entries().map(|(_, e)| e.path).filter(|p| p.parent().is_none());
         Some(Review {
+            protocol: Protocol::V4,
             source_name: self.view.borrow().source_name.clone().unwrap_or_default(),
             files: u64::from(counts.files),
             dirs: u64::from(counts.dirs),
@@ -450,7 +451,7 @@ fn unconnected(shared: &Shared, now: Moment) -> Importer {
     core
 }
 
-pub(super) fn described(code: Code, error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(in crate::coordinator) fn described(code: Code, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::described(code, crate::errors::chain(error), None, Role::Importer)
 }
 
@@ -458,7 +459,7 @@ pub(super) fn store_failure(error: &StoreError) -> Failure {
     Failure::described(error.code(), crate::errors::chain(error), error.hint(), Role::Importer)
 }
 
-pub(super) fn discard(staging: Staging, code: Code) {
+pub(in crate::coordinator) fn discard(staging: Staging, code: Code) {
     let path = staging.path();
     if let Err(e) = staging.discard_because(code) {
         tracing::warn!(path = %path.display(), error = %crate::errors::chain(&e), "staging is not gone yet; the next start removes it");

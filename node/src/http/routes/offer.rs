@@ -17,7 +17,7 @@ use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Body, within};
 use crate::http::gate::Caller;
 use crate::http::schema::{Compress, CreateRequest, CreateResponse, TicketOffer};
-use crate::node::{Offer, OfferOptions};
+use crate::node::{ArchiveOffer, ArchiveOptions, Offer, OfferOptions};
 use crate::source::{ScanOptions, Source};
 use crate::transfer::Compression;
 
@@ -67,6 +67,15 @@ pub(super) async fn create(
         (false, true) => Some(false),
         (false, false) => None,
     };
+    if ask.archive {
+        if devices != 1 {
+            return Err(ApiError::bad_request("an archive is for one device", "offer it once more for another"));
+        }
+        let compression = ask.compress.map(Compression::from);
+        let options = ArchiveOptions { ttl: seconds(ttl), limit, compression, has_v4: !ask.only_v3 };
+        let offered = to_its_end(async move { offer_archive(&api, caller, path, scan, options).await }).await?;
+        return Ok((StatusCode::CREATED, Json(offered)));
+    }
     let options = OfferOptions {
         ttl: seconds(ttl),
         fresh: ask.fresh,
@@ -89,15 +98,7 @@ pub(super) async fn offer(
     options: OfferOptions,
     devices: usize,
 ) -> Result<CreateResponse, ApiError> {
-    let source = blocking(move || Source::scan(&path, &scan)).await??;
-    let source = match caller {
-        Caller::User => source,
-        Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
-            // by the handle that is read from, whatever the path meant a moment ago
-            let roots = api.exports.clone();
-            blocking(move || roots.admit_open(source.directory()).map(|()| source)).await??
-        }
-    };
+    let source = walk(api, caller, path, scan).await?;
     let summary = source.summary().clone();
     let sent_before = api.node.sent_from(&summary.root).await?;
     let offers = api.node.offer_to_many(source, options, devices).await?;
@@ -112,6 +113,49 @@ pub(super) async fn offer(
     // one device has one offer at least
     let first = if others.is_empty() { return Err(ApiError::stopping()) } else { others.remove(0) };
     Ok(CreateResponse { first, peer_id: api.node.peer_id(), addresses, sent_before, source: summary, others })
+}
+
+/// Walks a tree that this caller may read.
+async fn walk(api: &Api, caller: Caller, path: PathBuf, scan: ScanOptions) -> Result<Source, ApiError> {
+    let source = blocking(move || Source::scan(&path, &scan)).await??;
+    match caller {
+        Caller::User => Ok(source),
+        Caller::Token | Caller::Page | Caller::Link | Caller::Anybody => {
+            // by the handle that is read from, whatever the path meant a moment ago
+            let roots = api.exports.clone();
+            Ok(blocking(move || roots.admit_open(source.directory()).map(|()| source)).await??)
+        }
+    }
+}
+
+/// Walks the tree, offers it as an archive, and follows the job.
+async fn offer_archive(
+    api: &Api,
+    caller: Caller,
+    path: PathBuf,
+    scan: ScanOptions,
+    options: ArchiveOptions,
+) -> Result<CreateResponse, ApiError> {
+    let source = walk(api, caller, path, scan).await?;
+    // what is left out shows after this
+    let source = blocking(|| source.for_archive()).await??;
+    let summary = source.summary().clone();
+    let sent_before = api.node.sent_from(&summary.root).await?;
+    let ArchiveOffer { ticket, ticket_uri, job } = api.node.offer_archive(source, options).await?;
+    let id = ticket.transfer_id;
+    let entry = api.jobs.add(job, summary.root.clone(), Some(id), None);
+    let first = TicketOffer {
+        job_id: entry.id(),
+        session_id: id.to_string(),
+        ticket_id: id.to_string(),
+        qr: qr(&ticket_uri),
+        ticket_uri,
+        code: None,
+        expires_at: ticket.expires_at_ms,
+        continues: None,
+    };
+    let (peer_id, addresses) = (api.node.peer_id(), ticket.addresses);
+    Ok(CreateResponse { first, peer_id, addresses, sent_before, source: summary, others: Vec::new() })
 }
 
 async fn one_of(api: &Api, offer: Offer) -> Result<TicketOffer, ApiError> {

@@ -118,7 +118,7 @@ pub(super) async fn abort(
     to_its_end(async move { end(&api, session).await }).await.map(Json)
 }
 
-async fn end(api: &Api, session: SessionId) -> Result<AbortResponse, ApiError> {
+pub(super) async fn end(api: &Api, session: SessionId) -> Result<AbortResponse, ApiError> {
     let over = |changed| AbortResponse { session_id: session.to_string(), changed };
     if let Some(job) = api.jobs.of_session(session).filter(|job| !job.is_over()) {
         job.handle.abort().await;

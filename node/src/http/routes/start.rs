@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
+use me_sync_protocol::archive::ArchiveTicket;
 use me_sync_protocol::code::Code;
 use me_sync_protocol::ids::TicketId;
 use me_sync_protocol::reason;
@@ -72,6 +73,9 @@ pub(super) async fn start(
         Transport::Ws => TransportPreference::Ws,
     };
     let invitation = Invitation::of(ask.ticket_uri.as_deref(), ask.code.as_deref())?;
+    if let (Invitation::Archive(ticket), true) = (&invitation, ask.require_v4) {
+        return Err(Refusal::archive_refused(ticket).into());
+    }
     if ask.allow_home && caller != Caller::User {
         return Err(ApiError::coded(
             reason::Code::PathNotAllowed,
@@ -112,6 +116,18 @@ pub(super) async fn start(
     };
     let ticket = match invitation {
         Invitation::Ticket(ticket) => ticket,
+        Invitation::Archive(ticket) => {
+            let started = to_its_end(async move {
+                // the transfer is what tells this ticket from others
+                let id = TicketId(*ticket.transfer_id.as_bytes());
+                if let Some(entry) = api.jobs.importing(id, &[&target, &resolved]) {
+                    return Ok::<_, ApiError>(joined(&entry));
+                }
+                let job = api.node.import_archive(*ticket, options).await?;
+                begun(&api, job, target, id, wait).await
+            });
+            return Ok(answer(started.await?));
+        }
         // not to its end: nobody goes on with it when the caller is gone
         Invitation::Code(code) => {
             let search =
@@ -138,25 +154,32 @@ pub(super) async fn start(
             Err(err) => Err(err.into()),
         }
     });
-    let started = started.await?;
+    Ok(answer(started.await?))
+}
+
+fn answer(started: StartResponse) -> (StatusCode, Json<StartResponse>) {
     let status = match (started.job_id, &started.session_id) {
         _ if started.joined => StatusCode::OK,
         (None, _) => StatusCode::OK,
         (Some(_), Some(_)) => StatusCode::CREATED,
         (Some(_), None) => StatusCode::ACCEPTED,
     };
-    Ok((status, Json(started)))
+    (status, Json(started))
 }
 
 /// What a caller has of the exporter.
 enum Invitation {
     Ticket(Ticket),
+    Archive(Box<ArchiveTicket>),
     Code(Code),
 }
 
 impl Invitation {
     fn of(ticket: Option<&str>, code: Option<&str>) -> Result<Self, ApiError> {
         match (ticket, code) {
+            (Some(ticket), None) if ArchiveTicket::is_one(ticket) => {
+                Ok(Self::Archive(Box::new(ArchiveTicket::parse(ticket).map_err(Refusal::from)?)))
+            }
             (Some(ticket), None) => Ok(Self::Ticket(Ticket::parse(ticket).map_err(Refusal::from)?)),
             (None, Some(code)) => Ok(Self::Code(Code::parse(code).map_err(Refusal::from)?)),
             (Some(_), Some(_)) => Err(ApiError::bad_request("ticket_uri and code are both given", "give one of them")),

@@ -7,7 +7,7 @@ use me_sync_protocol::progress::Phase;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::api::{FailureView, JobView, Outcome, PeerSummary, ProgressView, Review, Role, WaitingView, text};
+use crate::api::{FailureView, JobView, Outcome, PeerSummary, ProgressView, Protocol, Review, Role, WaitingView, text};
 
 /// Names a job.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -49,6 +49,9 @@ pub struct StatusResponse {
     pub session_id: Option<SessionId>,
     /// This side's role.
     pub role: Role,
+    /// `v4`, or `v3` for an archive, which is not resumed.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The tree that is read, or the target.
     #[serde(with = "text::path")]
     #[schema(value_type = String)]
@@ -111,6 +114,7 @@ impl StatusResponse {
             version,
             session_id: view.session_id,
             role: view.role,
+            protocol: view.protocol,
             path,
             phase: view.phase,
             eta_secs: view.progress.seconds_left(),
@@ -142,6 +146,7 @@ impl StatusResponse {
         let has_begun = self.role == Role::Importer || self.peer.is_some();
         JobView {
             role: self.role,
+            protocol: self.protocol,
             session_id: self.session_id.filter(|_| has_begun),
             phase: self.phase,
             peer: self.peer,

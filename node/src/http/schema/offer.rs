@@ -44,6 +44,12 @@ pub struct CreateRequest {
     /// Make one also where mDNS is off. The other device must be told where this one is then.
     #[serde(default)]
     pub with_code: bool,
+    /// Offer it as one archive (v3), for a device that has nothing else: without resume, retries and links. For one device.
+    #[serde(default)]
+    pub archive: bool,
+    /// With `archive`: the ticket says that this side has nothing else either.
+    #[serde(default)]
+    pub only_v3: bool,
     /// Offer it to so many devices at once, each with a ticket of its own; the tree is read and hashed once. Default: 1.
     #[serde(default, deserialize_with = "super::maybe_whole")]
     #[schema(minimum = 1, maximum = 16)]

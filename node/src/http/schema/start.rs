@@ -11,9 +11,9 @@ use crate::post_apply::PostApply;
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
-    /// The ticket. Either this or `code` is needed.
+    /// The ticket, also that of an archive (v3). Either this or `code` is needed.
     #[serde(default)]
-    #[schema(pattern = "^me\\.things:me\\.sync\\.v4:[A-Za-z0-9_-]+$", max_length = 4096)]
+    #[schema(pattern = "^me\\.things:me\\.sync\\.v[34]:[A-Za-z0-9_-]+$", max_length = 4096)]
     pub ticket_uri: Option<String>,
     /// The spoken code of a device nearby, or at one of `peer_addresses`, instead of its ticket, such as `7-velvet-harbor`. The answer then waits until the
     /// device is found, for `connect_timeout_secs` at most; whoever goes away before that ends the search.
@@ -62,6 +62,9 @@ pub struct StartRequest {
     /// are no command. For the Unix socket only: with the token, what the settings of this device say runs.
     #[serde(default)]
     pub post_apply: Option<PostApply>,
+    /// Refuse the ticket of an archive (v3).
+    #[serde(default)]
+    pub require_v4: bool,
     /// Answer when the exporter has granted the session, or after so many seconds. Default: 20.
     #[serde(default, deserialize_with = "super::maybe_whole")]
     #[schema(minimum = 0, maximum = 60)]

@@ -71,7 +71,7 @@ pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackErro
 
 /// The new tree is gone, by its owner's hand or a command's: what it replaced comes back to the free name.
 fn put_back(state: &StateDir, real: &Path) -> Result<RolledBack, RollbackError> {
-    let gone = || unavailable(state, real, "it does not exist").map_or_else(RollbackError::from, |err| err);
+    let gone = || unavailable(state, real, "it does not exist").unwrap_or_else(RollbackError::from);
     let (Some(parent_path), Some(name)) = (real.parent(), real.file_name()) else { return Err(gone()) };
     let Ok(parent) = open_resolved(parent_path) else { return Err(gone()) };
     let parent_id = Inode::of(&parent).map(|inode| inode.identity());

@@ -30,7 +30,7 @@ fn an_archive_goes_from_node_to_node_by_the_routes_of_v3_and_its_ticket_can_be_v
     let second = from.post_v3("ticket/create", &source).ok(201);
     let id = second["ticket_id"].as_str().unwrap();
     assert_eq!(from.post_v3("ticket/cancel", &json!({ "ticket_id": id })).ok(200)["changed"], true);
-    assert_eq!(status(&from, id).ok(200)["outcome"]["code"], "aborted");
+    assert_eq!(from.outcome(&second["job_id"])["code"], "aborted");
     let import = json!({ "ticket_uri": second["ticket_uri"], "target_path": place.path("in/other") });
     let begun = to.post_v3("import/apply", &import);
     assert!(begun.body.contains("ticket_invalid"), "{}", begun.body);

@@ -85,7 +85,7 @@ mod tests {
             let mut names = Names::default();
             paths.iter().find_map(|path| names.add(path).err()).map(|why| (why, why.code()))
         };
-        assert_eq!(refused(&["a", "a/b", "b:c", "ab:c", "caf\u{e9}"]), None);
+        assert_eq!(refused(&["a", "a/b", "12:c", "ab:c", "caf\u{e9}"]), None);
         assert_eq!(refused(&["../a"]), Some((PathRefused::ParentDir.into(), Code::PathInvalid)));
         assert_eq!(refused(&["/a"]), Some((PathRefused::Absolute.into(), Code::PathInvalid)));
         assert_eq!(refused(&["a/"]), Some((PathRefused::NotNormal.into(), Code::PathInvalid)));

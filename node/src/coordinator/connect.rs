@@ -16,7 +16,7 @@ use super::explain::Failure;
 use super::streams;
 use crate::api::{self, PeerSummary};
 use crate::link::ByteStream;
-use crate::net::{ConnectError, NetHandle, TransportPreference};
+use crate::net::{ConnectError, Connected, NetHandle, TransportPreference};
 use crate::random;
 
 /// How long the exporter has to hear that the importer stopped.
@@ -132,12 +132,17 @@ fn brief(e: &ConnectError) -> String {
 
 async fn reach(net: &NetHandle, route: &Route) -> Result<PeerSummary, ConnectError> {
     let connected = net.connect(route.peer, route.addresses.clone(), route.transport, route.timeout).await?;
-    Ok(PeerSummary {
-        peer_id: route.peer.to_string(),
-        device_name: connected.hello.device_name,
+    Ok(summary(route.peer, &connected))
+}
+
+/// Who is at the other end, and where; a pipe leads to no address.
+pub(super) fn summary(peer: PeerId, connected: &Connected) -> PeerSummary {
+    PeerSummary {
+        peer_id: peer.to_string(),
+        device_name: connected.hello.device_name.clone(),
         address: Some(connected.address.to_string()).filter(|address| !address.is_empty()),
         transport: Some(connected.transport.to_string()),
-    })
+    }
 }
 
 /// The lanes of a long path get a second connection, if that does not take long.

@@ -21,11 +21,11 @@ use tokio::task::JoinHandle;
 
 use self::ending::{Ended, broke, lost, not_swapped, undone, unexpected, unopened, unreached};
 use super::{Stopping, begin, show_phase};
-use crate::api::{Completion, Consent, JobId, JobView, OldTreeSummary, Outcome, PeerSummary, Protocol, Review, Role};
+use crate::api::{Completion, Consent, JobId, JobView, OldTreeSummary, Outcome, Protocol, Review, Role};
 use crate::archive::wire::{KEEPALIVE, Wire};
 use crate::archive::{self as package, PackageRefused, Spool, SpoolWriter};
 use crate::coordinator::Event;
-use crate::coordinator::connect::Route;
+use crate::coordinator::connect::{self, Route};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::import::{Checker, Swap, described, discard, verify_and_swap};
 use crate::limit::Throttle;
@@ -92,14 +92,7 @@ impl Import {
             connected = connecting => connected.map_err(|e| unreached(&e))?,
             failure = self.stopping.asked(Role::Importer) => return Err(failure),
         };
-        self.view.send_modify(|view| {
-            view.peer = Some(PeerSummary {
-                peer_id: peer.to_string(),
-                device_name: connected.hello.device_name,
-                address: Some(connected.address.to_string()),
-                transport: Some(connected.transport.to_string()),
-            });
-        });
+        self.view.send_modify(|view| view.peer = Some(connect::summary(peer, &connected)));
         show_phase(&self.view, Phase::ManifestReceiving);
         let opened = self.net.open_archive(peer).await.map_err(|e| unopened(&e))?;
         Ok(Wire::new(opened.stream))

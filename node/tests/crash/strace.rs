@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// False, having said why, where these tests cannot run; in CI they must.
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]

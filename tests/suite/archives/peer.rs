@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::support::peer::Peer;
 
 const ARCHIVES: StreamProtocol = StreamProtocol::new("/me-sync/3");
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 const KEY: [u8; 32] = [3; 32];
 
 /// What it announces and sends.
@@ -89,10 +89,12 @@ impl Exporter {
         let mut line = Line { stream, buffer: Vec::new() };
         let Ok(Message::Hello(hello)) = line.next().await else { panic!("no hello") };
         let offer = self.offer(sent, importer, &hello);
-        line.say(&Message::Offer(offer)).await;
+        let mut said = message::encode(&Message::Offer(offer));
         if sent.is_early {
-            line.send(&sent.package).await;
+            // in one write: what comes later could come after it was asked for
+            said.extend(pieces(&sent.package));
         }
+        line.write(&said).await;
         line
     }
 
@@ -145,16 +147,20 @@ impl Line {
     }
 
     async fn say(&mut self, message: &Message) {
-        self.stream.write_all(&message::encode(message)).await.ok();
-        self.stream.flush().await.ok();
+        self.write(&message::encode(message)).await;
+    }
+
+    async fn send(&mut self, package: &[u8]) {
+        self.write(&pieces(package)).await;
     }
 
     /// An importer that has heard enough need not take all.
-    async fn send(&mut self, package: &[u8]) {
-        for piece in package.chunks(MAX_PIECE) {
-            self.stream.write_all(&message::piece_header(piece.len())).await.ok();
-            self.stream.write_all(piece).await.ok();
-        }
+    async fn write(&mut self, raw: &[u8]) {
+        self.stream.write_all(raw).await.ok();
         self.stream.flush().await.ok();
     }
+}
+
+fn pieces(package: &[u8]) -> Vec<u8> {
+    package.chunks(MAX_PIECE).flat_map(|piece| [&message::piece_header(piece.len())[..], piece].concat()).collect()
 }

@@ -31,7 +31,7 @@ pub(crate) const REQUESTS: StreamProtocol = StreamProtocol::new("/me-sync/4");
 pub(crate) const STREAMS: StreamProtocol = StreamProtocol::new("/me-sync/4/stream");
 
 /// Longer than any single answer takes.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What the peer answers to requests, as raw bytes.
 #[derive(Clone)]

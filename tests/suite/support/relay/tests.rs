@@ -10,7 +10,7 @@ use super::course::Travel;
 use super::udp::Road;
 use super::{Course, Dice, End, Fate, How, TcpRelay, UdpRelay, Weather};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Both ends of a connection through a relay.
 async fn pair(fate: Fate) -> (TcpRelay, TcpStream, TcpStream) {

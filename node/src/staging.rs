@@ -66,7 +66,7 @@ pub use preflight::TargetFacts;
 pub use recover::{Outcome, Recovered, discard, forget, recover};
 pub use rehash::Found;
 pub use reopen::ReopenError;
-pub use rollback::{RolledBack, has_record, rollback};
+pub use rollback::{RolledBack, has_record, rollback, rollback_session};
 pub use seal::SealError;
 pub use stamp::FileStamp;
 pub use state::{SessionRecord, StateDir};

@@ -260,6 +260,25 @@ pub fn whole(buffer: &[u8]) -> Result<Option<(Way, usize)>, FrameError> {
     Ok(Some((way, FRAME_HEADER + length)))
 }
 
+/// What a frame of the control stream says of the files of its round, which others do not: on a pipe it has its place among
+/// them (SPEC §5.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// They follow it.
+    Begins,
+    /// It follows them.
+    Ends,
+}
+
+/// What the frame that `buffer` starts with says of the files of its round, if anything.
+pub fn edge(buffer: &[u8]) -> Option<Edge> {
+    match buffer.first()? {
+        0x32 => Some(Edge::Begins),
+        0x30 | 0x33 => Some(Edge::Ends),
+        _ => None,
+    }
+}
+
 fn peek(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {
     let Some(mut header) = buffer.get(..FRAME_HEADER) else { return Ok(None) };
     let (kind, flags, reserved, length) = (header.get_u8(), header.get_u8(), header.get_u16(), header.get_u32());

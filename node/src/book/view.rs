@@ -42,7 +42,7 @@ pub enum State {
     RollbackIntent,
     /// The old tree is back.
     RolledBack,
-    /// The new tree is in place and the old one is gone.
+    /// It is over, and no other tree is kept any more: what stands at the directory is all there is.
     Cleaned,
 }
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use me_sync_node::Role;
 use me_sync_node::book::SessionView;
 use me_sync_node::http::schema::{AbortResponse, SessionRequest};
+use me_sync_node::staging::{SessionState, StateDir};
+use me_sync_protocol::ids::SessionId;
 use serde_json::json;
 
 use super::book::{Book, is_id, resolved};
@@ -14,7 +16,7 @@ use super::human;
 use super::out::Out;
 use super::own::Meet;
 use super::resume::several;
-use super::stop::Stop;
+use super::stop::{Stop, blocking};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -78,11 +80,18 @@ async fn end(known: &SessionView, globals: &Globals, out: Out, stop: &Stop) -> R
         }
     }
     let (id, path) = (known.session_id.short(), human::path(&known.path));
-    match known.role {
-        Role::Importer => out.say(format_args!(
+    let undone = undone(globals, known.session_id).await?;
+    match (known.role, &undone) {
+        (Role::Importer, Some(kept)) => out.say(format_args!(
+            "session {id} is ended for good: {path} is as it was before; the tree that was in place while the command \
+             of --post-apply ran is kept in {}: `{}`",
+            human::path(kept),
+            globals.command("kept")
+        )),
+        (Role::Importer, None) => out.say(format_args!(
             "session {id} is ended for good: what had arrived is deleted, {path} is as it was before"
         )),
-        Role::Exporter => {
+        (Role::Exporter, _) => {
             let device = human::device(&known.device_name, &known.peer_id);
             out.say(format_args!(
                 "session {id} is ended for good: nothing more of {path} goes to {device}, which deletes what it has \
@@ -90,6 +99,17 @@ async fn end(known: &SessionView, globals: &Globals, out: Out, stop: &Stop) -> R
             ));
         }
     }
-    out.success(json!({ "session_id": known.session_id.to_string(), "changed": true }));
+    let retained = undone.map(|kept| kept.to_string_lossy().into_owned());
+    out.success(json!({ "session_id": known.session_id.to_string(), "changed": true, "retained": retained }));
     Ok(())
+}
+
+/// Where the new tree is now, if it had been in place and the end of the session took it back.
+async fn undone(globals: &Globals, session: SessionId) -> Result<Option<PathBuf>, CliError> {
+    let state_dir = globals.state_dir()?;
+    let look = move || StateDir::open(&state_dir).and_then(|state| state.sessions());
+    // what cannot be read is no part of what this command was asked
+    let records = blocking(look).await?.unwrap_or_default();
+    let taken_back = records.into_iter().find(|one| one.session == session && one.state == SessionState::RolledBack);
+    Ok(taken_back.and_then(|record| record.retained))
 }

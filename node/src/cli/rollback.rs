@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use me_sync_node::StateLock;
 use me_sync_node::staging::{self, RollbackError, StateDir};
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::reason::Code;
 use serde_json::json;
 
@@ -19,6 +20,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   me-sync rollback ~/photos
   me-sync rollback --yes ~/photos
+  me-sync rollback --yes --session 0123456789abcdef0123456789abcdef ~/photos
 
 The tree that is undone is kept in its turn, so nothing is lost. Once more goes one
 migration further back. A directory that was deleted comes back as it was before
@@ -31,6 +33,10 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Undo this migration and no other, once however often it is said: the
+    /// whole id, as --json and `sessions --json` give it
+    #[arg(long, value_name = "ID")]
+    session: Option<SessionId>,
 }
 
 pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) -> Result<(), CliError> {
@@ -56,21 +62,27 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
             return Err(CliError::coded(Code::Declined, "you declined", "nothing was changed"));
         }
     }
-    let dir = args.dir;
+    let (dir, only) = (args.dir, args.session);
     // not `unless`: once begun it is waited for
     let (recovered, result) = blocking(move || {
         let state = StateDir::open(&state_dir).map_err(CliError::from)?;
         // a node that runs has settled everything already
         let lock = StateLock::acquire(&state_dir).ok();
         let recovered = if lock.is_some() { staging::recover(&state, SystemTime::now()) } else { Vec::new() };
-        Ok::<_, CliError>((recovered, staging::rollback(&state, &dir)))
+        let result = match only {
+            Some(session) => staging::rollback_session(&state, &dir, session),
+            None => staging::rollback(&state, &dir),
+        };
+        Ok::<_, CliError>((recovered, result))
     })
     .await?
     .map_err(|err| err.exit(Exit::RollbackFailed))?;
     out.recovered(&recovered);
     let done = result?;
     let target = human::path(&done.target);
-    if done.target_exists {
+    if !done.changed {
+        out.say(format_args!("that migration into {target} was undone before; nothing was changed"));
+    } else if done.target_exists {
         out.say(format_args!("{target} is again what it was before the migration"));
     } else {
         out.say(format_args!("{target} is gone again: it did not exist before the migration"));
@@ -86,6 +98,6 @@ pub(crate) async fn run(args: Args, globals: &Globals, out: Out, stop: &Stop) ->
     let until = done.retained.is_some().then_some(done.keep_until_ms);
     let retained = done.retained.map(|path| path.to_string_lossy().into_owned());
     out.success(json!({ "session_id": done.session.to_string(), "target": done.target.to_string_lossy(),
-        "target_exists": done.target_exists, "retained": retained, "retained_until_ms": until }));
+        "target_exists": done.target_exists, "changed": done.changed, "retained": retained, "retained_until_ms": until }));
     Ok(())
 }

@@ -37,14 +37,18 @@ impl NodeHandle {
         self.store.failures(session).await
     }
 
-    /// Undoes the newest migration whose tree stands at `dir` now; nothing is ever deleted here. Once begun it comes to
-    /// its end, whether or not somebody waits for it.
+    /// Undoes the newest migration whose tree stands at `dir` now, or that one and no other; nothing is ever deleted here.
+    /// Once begun it comes to its end, whether or not somebody waits for it.
     ///
     /// # Errors
     /// See [`RollbackError`]; none inside says that the node is stopping.
-    pub async fn rollback(&self, dir: PathBuf) -> Option<Result<RolledBack, RollbackError>> {
+    pub async fn rollback(&self, dir: PathBuf, only: Option<SessionId>) -> Option<Result<RolledBack, RollbackError>> {
         let state = self.state.clone();
-        tokio::task::spawn_blocking(move || staging::rollback(&state, &dir)).await.ok()
+        let undo = move || match only {
+            Some(session) => staging::rollback_session(&state, &dir, session),
+            None => staging::rollback(&state, &dir),
+        };
+        tokio::task::spawn_blocking(undo).await.ok()
     }
 
     /// What a start does, for a node that runs for long: sessions whose time is over end, retained trees whose time is

@@ -29,6 +29,8 @@ pub struct RolledBack {
     pub retained: Option<PathBuf>,
     /// Milliseconds since 1970 until which it stays.
     pub keep_until_ms: u64,
+    /// It was undone now; false: it was so already, which only [`rollback_session`] says.
+    pub changed: bool,
 }
 
 /// Undoes the newest migration whose tree stands at `dir` now. A second call goes one migration further back. Where nothing
@@ -38,11 +40,48 @@ pub struct RolledBack {
 /// There is nothing to go back to, the directory is busy, or the trees are not where they should be. Nothing is
 /// ever deleted here.
 pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackError> {
+    back(state, dir, None)
+}
+
+/// Undoes that migration into `dir` and no other: asked for again, it changes nothing. Blocking.
+///
+/// # Errors
+/// As [`rollback`], and another migration stands there now.
+pub fn rollback_session(state: &StateDir, dir: &Path, session: SessionId) -> Result<RolledBack, RollbackError> {
+    match state.records()?.into_iter().find(|r| r.session == session) {
+        Some(record) if record.state == SessionState::RolledBack && is_of(&record, &real_parent(dir)) => {
+            Ok(rolled_back(&record, real_parent(dir), false))
+        }
+        _ => back(state, dir, Some(session)),
+    }
+}
+
+/// The record is of a migration to this name.
+fn is_of(record: &Record, real: &Path) -> bool {
+    let parent = real.parent().and_then(|parent| open_resolved(parent).ok());
+    let parent_id = parent.and_then(|parent| Inode::of(&parent).ok()).map(|inode| inode.identity());
+    parent_id == Some(record.parent_id) && real.file_name() == Some(record.target_name())
+}
+
+fn rolled_back(record: &Record, target: PathBuf, changed: bool) -> RolledBack {
+    let seen = open_resolved(&record.parent_path()).and_then(|parent| names::look(parent.as_fd(), record));
+    let is_kept = seen.is_ok_and(|seen| seen.staging == Place::New);
+    RolledBack {
+        session: record.session,
+        target,
+        target_exists: record.old.is_some(),
+        retained: is_kept.then(|| record.staging_path()),
+        keep_until_ms: record.keep_until_ms,
+        changed,
+    }
+}
+
+fn back(state: &StateDir, dir: &Path, only: Option<SessionId>) -> Result<RolledBack, RollbackError> {
     let io = |err: std::io::Error| RollbackError::Io { target: dir.to_owned(), err };
     let real = match dir.canonicalize() {
         Ok(real) => real,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            return put_back(state, &real_parent(dir));
+            return put_back(state, &real_parent(dir), only);
         }
         Err(err) => return Err(io(err)),
     };
@@ -63,14 +102,26 @@ pub fn rollback(state: &StateDir, dir: &Path) -> Result<RolledBack, RollbackErro
     let Some(candidate) = candidate else {
         return Err(unavailable(state, &real, "no migration put this directory there, or it was undone already")?);
     };
+    meant(&candidate, only, &real)?;
     if lock::exclusive(&root).map_err(|e| io(e.into()))? == Lock::Busy {
         return Err(RollbackError::Busy { target: real });
     }
     undo(state, &candidate, &parent, real)
 }
 
+/// A migration that was named is undone, or none.
+fn meant(candidate: &Record, only: Option<SessionId>, real: &Path) -> Result<(), RollbackError> {
+    match only.filter(|only| *only != candidate.session) {
+        None => Ok(()),
+        Some(only) => {
+            let why = format!("what stands there came with session {}, not with {only}", candidate.session);
+            Err(RollbackError::Unavailable { target: real.to_owned(), why })
+        }
+    }
+}
+
 /// The new tree is gone, by its owner's hand or a command's: what it replaced comes back to the free name.
-fn put_back(state: &StateDir, real: &Path) -> Result<RolledBack, RollbackError> {
+fn put_back(state: &StateDir, real: &Path, only: Option<SessionId>) -> Result<RolledBack, RollbackError> {
     let gone = || unavailable(state, real, "it does not exist").unwrap_or_else(RollbackError::from);
     let (Some(parent_path), Some(name)) = (real.parent(), real.file_name()) else { return Err(gone()) };
     let Ok(parent) = open_resolved(parent_path) else { return Err(gone()) };
@@ -83,7 +134,10 @@ fn put_back(state: &StateDir, real: &Path) -> Result<RolledBack, RollbackError> 
         .filter(|r| parent_id == Ok(r.parent_id) && r.target_name() == name && r.old.is_some() && stands(r))
         .max_by_key(|r| (r.created_ms, r.updated_ms));
     match candidate {
-        Some(candidate) => undo(state, &candidate, &parent, real.to_owned()),
+        Some(candidate) => {
+            meant(&candidate, only, real)?;
+            undo(state, &candidate, &parent, real.to_owned())
+        }
         None => Err(gone()),
     }
 }
@@ -103,15 +157,7 @@ fn undo(state: &StateDir, candidate: &Record, parent: &OwnedFd, real: PathBuf) -
     };
     let _retained = lock_retained(parent, journal.record(), &real)?;
     go_back(&mut journal, parent, None)?;
-    let record = journal.record();
-    let is_kept = names::look(parent.as_fd(), record).is_ok_and(|seen| seen.staging == Place::New);
-    Ok(RolledBack {
-        session: record.session,
-        target: real,
-        target_exists: record.old.is_some(),
-        retained: is_kept.then(|| record.staging_path()),
-        keep_until_ms: record.keep_until_ms,
-    })
+    Ok(rolled_back(journal.record(), real, true))
 }
 
 /// Opens and locks the retained tree, if there is one.

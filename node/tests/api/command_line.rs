@@ -162,6 +162,26 @@ fn abort_failures_retry_and_several_devices_go_through_the_node() {
 }
 
 #[test]
+fn an_abort_while_the_command_after_the_swap_runs_says_where_the_tree_is_that_it_took_back() {
+    let place = Place::new();
+    let _to = Node::start(&place, "importer");
+    make_tree(&place.path("src"), "new");
+    make_tree(&place.path("dst"), "old");
+    let before = picture(&place.path("dst"));
+    let sender = place.send(&["src"]);
+    let mut receiver = place.receive(&["-y", "dst", "--post-apply", "sleep 600"], &sender.ticket);
+    receiver.until(|event| event["phase"] == "restarting_runtime");
+    let ended = place.run("importer", &["--json", "abort", "dst"]);
+    assert_code(&ended, 0);
+    let kept = result(&stdout(&ended))["retained"].as_str().unwrap().to_owned();
+    assert!(stderr(&ended).contains("is kept in") && !stderr(&ended).contains("deleted"), "{}", stderr(&ended));
+    assert_same(&picture(&place.path("src")), &picture(kept.as_ref()));
+    assert_same(&before, &picture(&place.path("dst")));
+    assert_eq!(receiver.wait().0, Some(12));
+    assert_eq!(sender.wait().code, Some(12));
+}
+
+#[test]
 fn an_error_of_the_node_ends_a_command_like_one_of_its_own() {
     for with_node in [false, true] {
         let place = Place::new();

@@ -136,9 +136,13 @@ fn a_tree_is_offered_taken_watched_and_rolled_back_by_http() {
     assert_eq!(sum("me_sync_payload_bytes_total{role=\"importer\"}"), last["payload_bytes"].as_u64().unwrap());
     assert_eq!(sum("me_sync_files_total{role=\"importer\"}"), last["files_ok"].as_u64().unwrap());
 
-    let back = to.post("session/rollback", &json!({ "target_path": place.path("in/copy") })).ok(200);
-    assert_eq!(back["session_id"], session.as_str());
-    assert_same(&before, &picture(&place.path("in/copy")));
+    // an answer that was lost is asked for again
+    for changed in [true, false] {
+        let ask = json!({ "target_path": place.path("in/copy"), "session_id": session });
+        let back = to.post("session/rollback", &ask).ok(200);
+        assert_eq!((&back["session_id"], &back["changed"]), (&json!(session), &json!(changed)));
+        assert_same(&before, &picture(&place.path("in/copy")));
+    }
     to.post("session/rollback", &json!({ "target_path": place.path("in/copy") })).is(404, "rollback_unavailable");
 }
 

@@ -62,8 +62,14 @@ fn a_target_with_something_in_it_is_replaced_only_with_a_yes_and_comes_back() {
 
     assert_code(&place.run("importer", &["rollback", "dst"]), 2);
     assert_same(&new, &picture(&place.path("dst")));
-    assert_code(&place.run("importer", &["rollback", "-y", "dst"]), 0);
-    assert_same(&old, &picture(&place.path("dst")));
+    let ids = place.run("importer", &["sessions", "--json"]);
+    let id = events(&stdout(&ids))[0]["session_id"].as_str().unwrap().to_owned();
+    for said in ["is again what it was", "was undone before"] {
+        let back = place.run("importer", &["rollback", "-y", "--session", &id, "dst"]);
+        assert_code(&back, 0);
+        assert!(stderr(&back).contains(said), "{}", stderr(&back));
+        assert_same(&old, &picture(&place.path("dst")));
+    }
     let nothing = place.run("importer", &["rollback", "nothing"]);
     // a wrong argument, not a rollback that failed
     assert_code(&nothing, 2);

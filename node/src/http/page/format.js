@@ -128,7 +128,7 @@ const STATES = {
   committed: "Done",
   rollback_intent: "Being rolled back",
   rolled_back: "Rolled back",
-  cleaned: "Done",
+  cleaned: "Over; nothing is kept",
 };
 
 // ends that somebody wanted

@@ -291,7 +291,7 @@ export async function rollBack(record, host) {
     : ["What was in ", name(record.path), " before comes back, in one step."];
   const kept = el("p", { class: "quiet" }, "What is there now is kept beside it for some days.");
   if (!(await confirm("Roll back this migration?", [el("p", {}, text), kept], "Roll back"))) return;
-  await post("session/rollback", { target_path: record.path });
+  await post("session/rollback", { target_path: record.path, session_id: record.session_id });
   announce(`${base(record.path)}: rolled back`);
   host.rolledBack();
 }

@@ -241,7 +241,8 @@ pub(super) async fn failures(
     Ok(Json(FailuresResponse { session_id: ask.session_id, failures, total }))
 }
 
-/// Brings back the tree that the last migration into a directory replaced.
+/// Brings back the tree that the last migration into a directory replaced. With `session_id` it undoes that migration and no
+/// other, so it can be asked for again when an answer was lost; without, a second call goes one migration further back.
 #[utoipa::path(
     post,
     path = "/me/sync/v4/session/rollback",
@@ -265,12 +266,14 @@ pub(super) async fn rollback(
     Extension(caller): Extension<Caller>,
     Body(ask): Body<RollbackRequest>,
 ) -> Result<Json<RollbackResponse>, ApiError> {
+    let only = ask.session_id.as_deref().map(session_id).transpose()?;
     let target = api.target(caller, ask.target_path).await?;
-    let done = api.node.rollback(target).await.ok_or_else(ApiError::stopping)??;
+    let done = api.node.rollback(target, only).await.ok_or_else(ApiError::stopping)??;
     Ok(Json(RollbackResponse {
         session_id: done.session.to_string(),
         target: done.target.to_string_lossy().into_owned(),
         target_exists: done.target_exists,
+        changed: done.changed,
         retained_until_ms: done.retained.is_some().then_some(done.keep_until_ms),
         retained: done.retained.map(|path| path.to_string_lossy().into_owned()),
     }))

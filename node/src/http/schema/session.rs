@@ -30,6 +30,9 @@ pub struct RollbackRequest {
     /// The directory: absolute, and with the token below one of `import_roots`.
     #[schema(min_length = 1)]
     pub target_path: String,
+    /// 32 hex digits: the migration that is meant. It is undone once; if another one stands there, nothing is.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
+    pub session_id: Option<String>,
 }
 
 /// The old tree is back.
@@ -41,6 +44,8 @@ pub struct RollbackResponse {
     pub target: String,
     /// There is a directory again; false: there was none before that migration.
     pub target_exists: bool,
+    /// False: the migration that `session_id` names was undone before.
+    pub changed: bool,
     /// Where the tree that was undone is; null if it was gone already.
     pub retained: Option<String>,
     /// Until when, in milliseconds since 1970; null if it was gone already.

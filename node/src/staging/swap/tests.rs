@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
-use me_sync_protocol::ids::EntryIndex;
+use me_sync_protocol::ids::{EntryIndex, SessionId};
 use me_sync_protocol::reason::{Code, FailureReason};
 
 use super::super::testing::{Place, SMALL, Thing, image, is_root, manifest, remove, survey, tmpfs};
 use super::super::{
-    PreflightError, RollbackError, SealError, SessionInfo, Staging, Target, TargetOptions, recover, rollback,
+    PreflightError, RollbackError, RolledBack, SealError, SessionInfo, Staging, Target, TargetOptions, recover,
+    rollback, rollback_session,
 };
 use super::*;
 
@@ -75,6 +76,40 @@ fn a_second_rollback_goes_one_migration_further_back_and_a_third_has_nothing() {
     let none = rollback(&place.state, &place.target()).unwrap_err();
     assert!(matches!(none, RollbackError::Unavailable { .. }), "{none}");
     assert_eq!(image(&place.target(), true), oldest);
+}
+
+#[test]
+fn a_rollback_that_names_its_migration_undoes_that_once_and_never_another() {
+    let place = Place::with_old();
+    let oldest = image(&place.target(), true);
+    let (first, second) = (SessionId([1; 16]), SessionId([2; 16]));
+    let ask = |session| rollback_session(&place.state, &place.target(), session);
+    place.migrate(1, SMALL);
+    let middle = image(&place.target(), true);
+    place.migrate(2, &[("other", Thing::File(b"x", 0o600))]);
+    let newest = image(&place.target(), true);
+    let other = ask(first).unwrap_err();
+    assert_eq!((other.code(), image(&place.target(), true)), (Code::RollbackUnavailable, newest));
+    let done = ask(second).unwrap();
+    assert!(done.changed, "{done:?}");
+    let again = ask(second).unwrap();
+    assert_eq!(again, RolledBack { changed: false, ..done });
+    assert_eq!(image(&place.target(), true), middle);
+    assert!(ask(first).unwrap().changed);
+    for session in [first, second] {
+        assert!(!ask(session).unwrap().changed);
+        assert_eq!(image(&place.target(), true), oldest);
+    }
+    // a directory that it never wrote
+    let elsewhere = rollback_session(&place.state, &place.target().join("a"), first).unwrap_err();
+    assert_eq!(elsewhere.code(), Code::RollbackUnavailable);
+    // and where there was nothing before
+    let place = Place::new();
+    place.migrate(1, SMALL);
+    for changed in [true, false] {
+        let done = rollback_session(&place.state, &place.target(), first).unwrap();
+        assert_eq!((done.changed, done.target_exists, place.target().exists()), (changed, false, false));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use me_sync_protocol::ids::SessionId;
 use me_sync_protocol::limits::{MAX_CHUNK, MAX_LANES};
 use me_sync_protocol::reason::Code;
 
@@ -13,6 +14,8 @@ use crate::store::{ImportRecord, SessionStatus, StoreHandle};
 /// Pause before the second try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often somebody who waits looks whether another task was first.
+const LOOK: Duration = Duration::from_millis(200);
 /// One try takes no longer.
 const TRY: Duration = Duration::from_secs(20);
 
@@ -44,8 +47,22 @@ pub(super) fn keep_telling(net: NetHandle, store: StoreHandle, record: ImportRec
 /// Tells the exporter how a session ended, as its record says, and notes that it knows. False if it could not be told in
 /// this time.
 pub(crate) async fn tell_within(net: NetHandle, store: StoreHandle, record: ImportRecord, within: Duration) -> bool {
-    let failed = record.failed_code;
-    tokio::time::timeout(within, tell(net, store, record, failed)).await.unwrap_or(false)
+    let (failed, session) = (record.failed_code, record.session);
+    let told = async {
+        tokio::select! {
+            told = tell(net, store.clone(), record, failed) => told,
+            // it may have heard from the task that the start of this node began, and be gone since
+            () = is_told(&store, session) => true,
+        }
+    };
+    tokio::time::timeout(within, told).await.unwrap_or(false)
+}
+
+/// Comes back when the record says that the exporter knows.
+async fn is_told(store: &StoreHandle, session: SessionId) {
+    while !store.import(session).await.is_ok_and(|now| now.is_some_and(|now| now.told)) {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Tries until the exporter has heard; false if the node stops.
@@ -80,4 +97,34 @@ async fn tell(net: NetHandle, store: StoreHandle, mut record: ImportRecord, fail
         tracing::warn!(error = %crate::errors::chain(&e), "told a result, and cannot note it");
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::net::{ListenAddr, NetConfig};
+    use crate::store::Store;
+    use crate::store::tests::import;
+
+    // RELIABILITY F05
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_waits_for_an_exporter_that_another_task_has_told_is_not_kept_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StoreHandle::spawn(Store::open(dir.path()).unwrap()).unwrap();
+        let listen = vec![ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port: None }];
+        let config = NetConfig::new(libp2p::identity::Keypair::generate_ed25519(), "importer");
+        let (net, _events) = crate::net::spawn(NetConfig { listen, mdns: false, ..config }).await.unwrap();
+        // takes connections and says nothing: no attempt to reach it comes to an end in this time
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut record = import(1);
+        record.addresses = vec![format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port())];
+        record.choices.transport = crate::net::TransportPreference::Tcp;
+        record.state = SessionStatus::Completed;
+        store.put_import(record.clone()).await.unwrap();
+        let waiting = tokio::spawn(tell_within(net, store.clone(), record.clone(), TRY / 2));
+        store.put_import(ImportRecord { told: true, ..record }).await.unwrap();
+        assert!(waiting.await.unwrap());
+    }
 }

@@ -9,14 +9,13 @@ use libp2p::core::upgrade::Version;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport as _, identify, identity, mdns, noise, ping, tcp, yamux,
-};
+use libp2p::{PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport as _, identify, identity, mdns, noise, ping, tcp};
 use libp2p_websocket as websocket;
 use tokio::sync::mpsc;
 
 use super::codec::Codec;
 use super::gate::Gate;
+use super::muxer::Yamux;
 use super::streams::Streams;
 use super::{NetConfig, NetError, NetEvent, REQUEST_PROTOCOL};
 
@@ -93,10 +92,8 @@ pub(super) fn build(config: &NetConfig, events: mpsc::Sender<NetEvent>) -> Resul
     Ok(swarm)
 }
 
-fn multiplexer() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(MAX_STREAMS);
-    config
+fn multiplexer() -> Yamux {
+    Yamux::with_streams(MAX_STREAMS)
 }
 
 /// WebSocket frames over TCP, and in them what TCP carries otherwise.

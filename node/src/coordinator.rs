@@ -108,6 +108,7 @@ pub(crate) struct Setup {
     /// Of all sessions together.
     pub(crate) limit: Limiter,
     pub(crate) compression: Compression,
+    pub(crate) look_again_after: Duration,
     pub(crate) late_from: u64,
     #[cfg(feature = "test-hooks")]
     pub(crate) is_cold: bool,
@@ -158,6 +159,7 @@ pub(crate) fn spawn(setup: Setup) -> CoordinatorHandle {
         max_chunk: setup.max_chunk,
         limit: setup.limit,
         compression: setup.compression,
+        look_again_after: setup.look_again_after,
         late_from: setup.late_from,
         #[cfg(feature = "test-hooks")]
         is_cold: setup.is_cold,

@@ -21,6 +21,7 @@ mod discovery;
 mod error;
 mod gate;
 mod handle;
+mod muxer;
 mod pipe;
 mod rate;
 mod streams;

@@ -41,6 +41,8 @@ use crate::transfer::Compression;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Less than this is hashed in a moment.
 const LATE_FROM: u64 = 64 << 20;
+/// See [`NodeConfig::look_again_after`].
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// What a node is made of. Start from [`NodeConfig::new`] and change fields.
 #[derive(Debug, Clone)]
@@ -64,6 +66,9 @@ pub struct NodeConfig {
     /// What is packed on its way. Of an importer only [`Compression::Never`] counts: it takes nothing packed. Default:
     /// what shrinks, while the connection is slow.
     pub compression: Compression,
+    /// A tree that was offered longer ago than this is looked at again when an importer takes it, so that it goes as it is
+    /// then; what was hashed and has not changed is not read again. Default: 10 s.
+    pub look_again_after: Duration,
     /// Default: 3 rounds.
     pub retry: RetryPolicy,
     /// A first importer with an empty target gets the tree before its hashes are known if more bytes than this would
@@ -95,6 +100,7 @@ impl NodeConfig {
             max_lanes: MAX_LANES,
             max_chunk: u32::try_from(DEFAULT_CHUNK).unwrap_or(u32::MAX),
             compression: Compression::default(),
+            look_again_after: LOOK_AGAIN_AFTER,
             retry: RetryPolicy::default(),
             late_from: LATE_FROM,
             #[cfg(feature = "test-hooks")]
@@ -382,6 +388,7 @@ impl Node {
             max_chunk,
             limit: limit.clone(),
             compression: config.compression,
+            look_again_after: config.look_again_after,
             late_from: config.late_from,
             #[cfg(feature = "test-hooks")]
             is_cold: config.is_cold,

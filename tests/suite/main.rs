@@ -1,6 +1,7 @@
 //! Several nodes in one process, on real sockets (127.0.0.1, mDNS off) and real files.
 
 mod archives;
+mod between;
 mod codes;
 mod faults;
 mod hostile_exporter;

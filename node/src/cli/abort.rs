@@ -88,6 +88,10 @@ async fn end(known: &SessionView, globals: &Globals, out: Out, stop: &Stop) -> R
             human::path(kept),
             globals.command("kept")
         )),
+        (Role::Importer, None) if !known.path.parent().is_some_and(Path::exists) => out.say(format_args!(
+            "session {id} is ended for good; where {path} was there is nothing now: what had arrived there is removed \
+             when that is back"
+        )),
         (Role::Importer, None) => out.say(format_args!(
             "session {id} is ended for good: what had arrived is deleted, {path} is as it was before"
         )),

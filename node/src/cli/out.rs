@@ -132,6 +132,9 @@ impl Out {
             self.event("recovered", fields);
             let settled = if code.is_none() { "was settled" } else { "could not be settled" };
             self.say(format_args!("an earlier migration {settled}: {}", human::lines(&one.detail)));
+            if code.is_some() {
+                self.say(format_args!("  -> mend that, or give it up: me-sync abort {}", one.session.short()));
+            }
         }
     }
 }

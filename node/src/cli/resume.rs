@@ -158,7 +158,7 @@ fn sends_already(known: &SessionView) -> CliError {
 /// Lists the candidates, and asks for one.
 pub(crate) fn several(many: &[&SessionView], message: &str, out: Out) -> CliError {
     many.iter().for_each(|known| sessions::show(known, out));
-    CliError::usage(message, "name one of the listed by more digits of its id")
+    CliError::usage(message, "name one of these by digits enough of its id")
 }
 
 fn over(known: &SessionView) -> CliError {

@@ -80,7 +80,11 @@ fn lines(known: &SessionView) -> Vec<(&'static str, String)> {
     all.push(("files", sessions::files(known)));
     all.push(("bytes", sessions::bytes(known)));
     all.extend(known.live.as_deref().map(live).unwrap_or_default());
-    let name = if known.unfinished { "staging" } else { "kept old tree" };
+    let name = match known.state {
+        State::RolledBack => "undone tree",
+        _ if known.unfinished => "staging",
+        _ => "kept old tree",
+    };
     all.extend(known.beside().map(|at| (name, human::path(at))));
     let until = known.retained_until_ms.filter(|_| known.can_be_rolled_back());
     all.extend(until.map(|ms| ("rollback until", human::wall(ms))));

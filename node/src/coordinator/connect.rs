@@ -68,6 +68,23 @@ pub(super) struct Established {
     pub(super) control: Result<ByteStream, Failure>,
 }
 
+/// Why there is no session yet.
+#[derive(Debug)]
+pub(super) enum Missed {
+    /// The exporter says no, and would say so again (SPEC §6.4).
+    Refused(Failure),
+    /// It was not reached, or can be asked again.
+    NotYet(Failure),
+}
+
+impl Missed {
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::Refused(failure) | Self::NotYet(failure) => failure,
+        }
+    }
+}
+
 /// Goes all the way, or says in words for people where it ended. Stopped after the ticket was redeemed, it tells
 /// the exporter, which would wait for this importer otherwise.
 pub(super) async fn establish(
@@ -75,26 +92,29 @@ pub(super) async fn establish(
     key: Key,
     route: Route,
     stop: CancellationToken,
-) -> Result<Established, Failure> {
+) -> Result<Established, Missed> {
     let again = matches!(key, Key::Session { .. });
     let failed = |code| match code {
         Code::Busy if again => Failure::described(code, "it is not ready yet", None, api::Role::Importer),
         code => Failure::of(code, api::Role::Importer),
     };
     let summary = tokio::select! {
-        () = stop.cancelled() => return Err(failed(Code::Aborted)),
+        () = stop.cancelled() => return Err(Missed::NotYet(failed(Code::Aborted))),
         connected = reach(&net, &route) => connected.map_err(|e| {
             let message = if again { brief(&e) } else { crate::errors::chain(&e).to_string() };
-            Failure::described(e.code(), message, None, api::Role::Importer)
+            Missed::NotYet(Failure::described(e.code(), message, None, api::Role::Importer))
         })?,
     };
     let (id, entry) = match ask(&net, &key, &route).await {
         Ok(entry) => entry,
-        Err(Asking::Refused(code)) => return Err(failed(code)),
+        Err(Asking::Refused(code @ (Code::Busy | Code::NotOffered | Code::RateLimited))) => {
+            return Err(Missed::NotYet(failed(code)));
+        }
+        Err(Asking::Refused(code)) => return Err(Missed::Refused(failed(code))),
         Err(Asking::Lost(code)) => {
             // a connection that carries nothing any more would be used again by the next try
             net.disconnect(route.peer).await;
-            return Err(failed(code));
+            return Err(Missed::NotYet(failed(code)));
         }
     };
     let hello = StreamHello { session_id: id, role: Role::Control };
@@ -108,7 +128,7 @@ pub(super) async fn establish(
             let abort = AbortSession { session_id: id, code };
             // the exporter may be gone; then there is nobody to tell
             tokio::time::timeout(FAREWELL, net.request(route.peer, Request::Abort(abort))).await.ok();
-            Err(failed(code))
+            Err(Missed::NotYet(failed(code)))
         }
         (Err(code), Entry::Granted(_)) => {
             net.disconnect(route.peer).await;
@@ -116,7 +136,7 @@ pub(super) async fn establish(
         }
         (Err(code), Entry::Resumed(_)) => {
             net.disconnect(route.peer).await;
-            Err(failed(code))
+            Err(Missed::NotYet(failed(code)))
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::clock::{LastSeen, RateMeter};
 use crate::limit::Throttle;
 use crate::link::ByteStream;
 use crate::net::Connected;
-use crate::source::HashProgress;
+use crate::source::{HashProgress, WalkId};
 use crate::store::{ExportRecord, Grant, SessionStatus, Write};
 use crate::transfer::gauge::Gauge;
 use crate::transfer::{Compression, LaneEvent, LaneMeter};
@@ -61,11 +61,19 @@ pub(super) struct ExportJob {
     /// What goes on counting when another session takes the place of one.
     traces: Option<Traces>,
     rescan: Rescan,
+    walk: Walk,
     throttle: Throttle,
     compression: Compression,
     rate: RateMeter,
     failure: Option<Failure>,
     is_over: bool,
+}
+
+/// What the tree was when it was looked at last.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) id: WalkId,
+    pub(super) at: Moment,
 }
 
 #[derive(Debug)]
@@ -103,6 +111,7 @@ struct Traces {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) part: Arc<Part>,
+    pub(super) walk: Walk,
     /// An importer may get the outline.
     pub(super) may_outline: bool,
     pub(super) expires: Moment,
@@ -117,7 +126,7 @@ pub(super) struct Start {
 impl ExportJob {
     /// An offer whose ticket nobody has redeemed, or one of an earlier process with its session.
     pub(super) fn new(id: JobId, view: watch::Sender<JobView>, start: Start, shared: &Shared) -> Self {
-        let Start { part, may_outline, expires, throttle, compression, fresh, earlier } = start;
+        let Start { part, walk, may_outline, expires, throttle, compression, fresh, earlier } = start;
         let (record, fresh) = match earlier {
             Some(earlier) => (earlier, Some(fresh)),
             None => (fresh, None),
@@ -136,6 +145,7 @@ impl ExportJob {
             former: Vec::new(),
             traces: None,
             rescan: Rescan::default(),
+            walk,
             throttle,
             compression,
             rate: RateMeter::default(),
@@ -195,6 +205,8 @@ impl ExportJob {
             self.record = fresh;
         }
         let mut core = Exporter::new(shared.retry, shared.clock.now());
+        self.rescan.taken_anew();
+        self.look_before_it_is_taken(shared);
         if let Source::Ready(snapshot) = &self.source {
             // a fresh core has nothing to object to
             core.handle(shared.clock.now(), Input::ManifestReady(snapshot.manifest().clone())).ok();
@@ -459,7 +471,8 @@ impl ExportJob {
                 | Code::SourceChanged
                 | Code::SourceUnreadable
                 | Code::ManifestMismatch
-                | Code::TargetChanged,
+                | Code::TargetChanged
+                | Code::TargetConflict,
             ) => SessionStatus::Failed,
             Err(_) => SessionStatus::Ended,
         };

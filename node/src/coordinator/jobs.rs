@@ -11,7 +11,7 @@ use me_sync_protocol::ticket::Ticket;
 use tokio::sync::watch;
 
 use super::archives::ArchiveJob;
-use super::connect::{Established, Route};
+use super::connect::{Established, Missed, Route};
 use super::control::ControlEvent;
 use super::explain::Failure;
 use super::export::ExportJob;
@@ -46,7 +46,7 @@ pub(super) enum JobEvent {
     /// Something on the control stream of this conversation.
     Control(u32, ControlEvent),
     /// Importer: a try to connect ended.
-    Established(Box<Result<Established, Failure>>),
+    Established(Box<Result<Established, Missed>>),
     /// Importer: work on the disk ended.
     Checked(Box<Checked>),
     Staged(Box<Staged>),

@@ -51,6 +51,7 @@ impl Coordinator {
             });
             made.push((*id, TicketParts { ticket: face, code, session, continues }, fresh, earlier));
         }
+        let walk = source.walk_id();
         let (part, begin) = self.sources.wait_for(source, &jobs, || self.shared.late());
         if let Some(begin) = begin {
             begin.run(self.shared.hashes.clone(), self.shared.events.clone());
@@ -62,8 +63,9 @@ impl Coordinator {
             // an outline is for one: several share one manifest
             let may_outline = !offer.hash_first && devices == 1;
             let compression = offer.compression.unwrap_or(self.shared.compression);
+            let walk = export::Walk { id: walk.clone(), at: self.shared.clock.now() };
             let start =
-                export::Start { part: part.clone(), may_outline, expires, throttle, compression, fresh, earlier };
+                export::Start { part: part.clone(), walk, may_outline, expires, throttle, compression, fresh, earlier };
             let job = export::ExportJob::new(id, view, start, &self.shared);
             self.jobs.insert(id, Job::Export(Box::new(job)));
             (parts, JobHandle { id, view: watch, limit, coordinator: self.handle.clone() })
@@ -101,8 +103,9 @@ impl Coordinator {
     pub(super) fn rescanned(&mut self, id: JobId, result: Result<Option<Source>, Failure>) {
         let Some(Job::Export(job)) = self.jobs.get_mut(&id) else { return };
         let Some(source) = job.rescanned(result, &self.shared) else { return };
+        let walk = export::Walk { id: source.walk_id(), at: self.shared.clock.now() };
         let (part, begin) = self.sources.wait_for(source, &[id], || self.shared.late());
-        job.hash_again(part);
+        job.hash_again(part, walk);
         if job.session().is_none() {
             self.tickets.supersede(id);
         }

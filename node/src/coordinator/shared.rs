@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use me_sync_protocol::retry::RetryPolicy;
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) compression: Compression,
     /// See [`crate::NodeConfig::late_from`].
     pub(crate) late_from: u64,
+    /// See [`crate::NodeConfig::look_again_after`].
+    pub(crate) look_again_after: Duration,
     /// Hashing begins when somebody asks for the tree.
     #[cfg(feature = "test-hooks")]
     pub(crate) is_cold: bool,

@@ -61,6 +61,11 @@ impl Entry {
         self.handle.watch().borrow().outcome.is_some()
     }
 
+    /// It is over, and the tree is in place.
+    pub(super) fn is_completed(&self) -> bool {
+        matches!(self.handle.watch().borrow().outcome, Some(crate::Outcome::Completed(_)))
+    }
+
     /// The session it works on, or will.
     pub(super) fn session(&self) -> Option<SessionId> {
         self.seen.borrow().view.session_id.or(self.planned)

@@ -185,9 +185,8 @@ impl Api {
             (Some(asked), Caller::User) => asked.checked().map(Choice::Run).map_err(|err| {
                 ApiError::bad_request(format!("post_apply: {err}"), "give the program and its arguments as words")
             }),
-            (None, Caller::Token | Caller::Page | Caller::Link | Caller::Anybody) if begins => {
-                Ok(self.post_apply.clone().map_or(Choice::AsBefore, Choice::Run))
-            }
+            // whoever starts it: a check that this node was given is not left out because nobody thought of it
+            (None, _) if begins => Ok(self.post_apply.clone().map_or(Choice::AsBefore, Choice::Run)),
             (None, _) => Ok(Choice::AsBefore),
         }
     }

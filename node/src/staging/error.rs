@@ -95,11 +95,16 @@ impl StateError {
     }
 }
 
+/// A directory that would do where this one does not.
+fn elsewhere(path: &Path) -> &'static str {
+    if path.is_dir() { "a new one inside it" } else { "a new one beside it" }
+}
+
 /// The target cannot take this tree. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PreflightError {
     /// It is never replaced.
-    #[error("{} {why}; choose another directory, for example a new one inside it", shown(.path))]
+    #[error("{} {why}; choose another directory, for example {}", shown(.path), elsewhere(.path))]
     Forbidden {
         /// The target.
         path: PathBuf,

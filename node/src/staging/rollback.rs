@@ -52,7 +52,11 @@ pub fn rollback_session(state: &StateDir, dir: &Path, session: SessionId) -> Res
         Some(record) if record.state == SessionState::RolledBack && is_of(&record, &real_parent(dir)) => {
             Ok(rolled_back(&record, real_parent(dir), false))
         }
-        _ => back(state, dir, Some(session)),
+        Some(_) => back(state, dir, Some(session)),
+        None => {
+            let why = format!("no session {session} is on record here");
+            Err(RollbackError::Unavailable { target: real_parent(dir), why })
+        }
     }
 }
 

@@ -162,6 +162,24 @@ fn abort_failures_retry_and_several_devices_go_through_the_node() {
 }
 
 #[test]
+fn a_check_that_the_node_was_given_is_made_of_what_the_command_line_receives_too() {
+    let place = Place::new();
+    let command = place.command("importer", &["--json", "node", "--api-port", "0", "--post-apply", "false"]);
+    let _to = Node::with(&place, "importer", command);
+    make_tree(&place.path("src"), "new");
+    make_tree(&place.path("dst"), "old");
+    let before = picture(&place.path("dst"));
+    let sender = place.send(&["src"]);
+    assert_code(&place.run_with_input("importer", &["receive", "-y", "dst"], &sender.ticket), 12);
+    assert_same(&before, &picture(&place.path("dst")));
+    assert_eq!(sender.wait().code, Some(12));
+    // but when it is left out by name
+    let sender = place.send(&["src"]);
+    assert_code(&place.run_with_input("importer", &["receive", "-y", "dst", "--post-apply", ""], &sender.ticket), 0);
+    assert_same(&picture(&place.path("src")), &picture(&place.path("dst")));
+}
+
+#[test]
 fn an_abort_while_the_command_after_the_swap_runs_says_where_the_tree_is_that_it_took_back() {
     let place = Place::new();
     let _to = Node::start(&place, "importer");

@@ -118,6 +118,10 @@ fn a_command_after_the_swap_is_named_by_the_settings_of_the_device_and_never_ove
     let outcome = to.outcome(&started["job_id"]);
     assert_eq!(outcome["code"], "health_failed", "{outcome}");
     assert!(!place.path("in/x").exists());
+    // who knows the session only hears why, too
+    let session = offered["session_id"].as_str().unwrap();
+    let status = to.get(&format!("/me/sync/v4/session/status?session_id={session}")).ok(200);
+    assert_eq!((&status["outcome"]["code"], &status["files_ok"]), (&json!("health_failed"), &status["files_total"]));
 }
 
 // RELIABILITY A96

@@ -54,6 +54,22 @@ fn a_command_that_succeeds_knows_what_was_done_and_is_seen_while_it_runs() {
 }
 
 #[test]
+fn a_command_that_succeeds_and_takes_the_new_tree_away_is_told_of() {
+    let place = Place::new();
+    make_tree(&place.path("src"), "new");
+    let sender = place.send(&["src"]);
+    let args = ["receive", "-y", "dst", "--post-apply", "sh -c 'mv $ME_SYNC_TARGET elsewhere'"];
+    let got = place.run_with_input("importer", &args, &sender.ticket);
+    assert_code(&got, 0);
+    assert!(
+        stderr(&got).contains("nothing stands at") && stderr(&got).contains("moved or removed"),
+        "{}",
+        stderr(&got)
+    );
+    assert_eq!(sender.wait().code, Some(0));
+}
+
+#[test]
 fn a_command_that_fails_brings_the_old_tree_back_and_both_devices_say_so() {
     let place = Place::new();
     make_tree(&place.path("src"), "new");

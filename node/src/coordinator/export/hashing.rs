@@ -62,6 +62,14 @@ impl ExportJob {
     fn sealed(&mut self, snapshot: Arc<Snapshot>, shared: &Shared) {
         let manifest = snapshot.manifest().clone();
         self.source = Source::Ready(snapshot);
+        // whoever has some of it already has the manifest that it was
+        if self.session.as_ref().is_some_and(|s| s.importer_holds.is_none())
+            && self.record.manifest.is_none()
+            && self.record.outline.is_none()
+            && self.look_before_it_is_taken(shared)
+        {
+            return;
+        }
         let is_other = self.record.manifest.is_some_and(|known| known != manifest.sha256())
             || self.record.outline.is_some_and(|known| known != manifest.outline_sha256());
         if is_other {

@@ -4,16 +4,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use me_sync_protocol::exporter::Input;
 use me_sync_protocol::ids::EntryIndex;
 use me_sync_protocol::reason::Code;
 
-use super::ExportJob;
 use super::hashing::Source;
+use super::{ExportJob, Walk};
 use crate::api::Role;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::sources::Part;
 use crate::coordinator::{Event, JobEvent, Shared, view};
-use crate::source::{self, ScanOptions, SnapshotReader};
+use crate::source::{self, ScanOptions, Snapshot, SnapshotReader};
 
 /// How often a tree that changes is looked at again. One that changes all the time is nobody's to send.
 const MOST: u32 = 3;
@@ -26,6 +27,8 @@ pub(super) struct Rescan {
     changed: BTreeSet<EntryIndex>,
     /// What waits for a look at the tree.
     waiting: Option<Waiting>,
+    /// Whoever takes the tree now gets it as it is: once.
+    looked: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,15 @@ enum Waiting {
     Round { conversation: u32, entries: Vec<EntryIndex>, changed: Vec<EntryIndex> },
     /// The end of hashing.
     Hashing(Failure),
+    /// The tree as it was when it was offered, for an importer that is here now.
+    Taken(Arc<Snapshot>),
+}
+
+impl Rescan {
+    /// Somebody else takes the tree, or the same one anew.
+    pub(super) fn taken_anew(&mut self) {
+        self.looked = false;
+    }
 }
 
 impl ExportJob {
@@ -62,6 +74,21 @@ impl ExportJob {
         true
     }
 
+    /// An importer is here, and the tree was looked at some time ago: what came, went or changed since belongs to what it
+    /// gets. True while that is looked at; until then there is no manifest for it.
+    pub(super) fn look_before_it_is_taken(&mut self, shared: &Shared) -> bool {
+        let Source::Ready(snapshot) = &self.source else { return false };
+        let is_old = shared.clock.now() > self.walk.at.after(shared.look_again_after);
+        if !is_old || self.rescan.looked || self.rescan.waiting.is_some() {
+            return false;
+        }
+        let snapshot = snapshot.clone();
+        self.rescan.looked = true;
+        self.source = Source::Hashing;
+        self.look_again(Waiting::Taken(snapshot), shared);
+        true
+    }
+
     /// A file changed all the time while it was hashed, or is gone. False: that is the end.
     pub(super) fn rescan_after(&mut self, failure: &Failure, shared: &Shared) -> bool {
         let may = failure.code == Code::SourceChanged && self.may_rescan();
@@ -80,7 +107,13 @@ impl ExportJob {
             (Waiting::Round { changed, .. }, Some(snapshot)) => Some((snapshot.reader(), changed.clone())),
             _ => None,
         };
-        self.rescan.done += 1;
+        let before = match &waiting {
+            Waiting::Taken(_) => Some(self.walk.id.clone()),
+            Waiting::Round { .. } | Waiting::Hashing(_) => {
+                self.rescan.done += 1;
+                None
+            }
+        };
         self.rescan.waiting = Some(waiting);
         let (root, options) = (self.record.root.clone(), ScanOptions::from(self.record.choices));
         let (events, id) = (shared.events.clone(), self.id);
@@ -93,6 +126,7 @@ impl ExportJob {
                 true => Ok(None),
                 false => source::Source::scan(&root, &options).map(Some),
             };
+            let scanned = scanned.map(|found| found.filter(|found| before.is_none_or(|id| id != found.walk_id())));
             let scanned =
                 scanned.map_err(|e| Failure::described(e.code(), crate::errors::chain(&e), e.hint(), Role::Exporter));
             // a coordinator that is gone does not need the news
@@ -112,6 +146,23 @@ impl ExportJob {
         }
         match (result, waiting) {
             (Ok(source), Waiting::Hashing(_)) => source,
+            (Ok(None), Waiting::Taken(snapshot)) => {
+                self.walk.at = shared.clock.now();
+                let manifest = snapshot.manifest().clone();
+                self.source = Source::Ready(snapshot);
+                self.note_manifest();
+                self.put(shared);
+                self.input(Input::ManifestReady(manifest), shared);
+                None
+            }
+            (Ok(source), Waiting::Taken(_)) => {
+                tracing::info!("the source has changed since it was offered: it goes as it is now");
+                source
+            }
+            (Err(failure), Waiting::Taken(_)) => {
+                self.stop(failure, shared);
+                None
+            }
             (Ok(Some(source)), Waiting::Round { changed, .. }) => {
                 // an outline whose conversation was lost meanwhile is being hashed, and that sees what has changed
                 let goes_on = self.session.as_ref().is_none_or(|s| s.core.is_finalizing());
@@ -142,7 +193,8 @@ impl ExportJob {
     }
 
     /// The tree is hashed anew.
-    pub(in crate::coordinator) fn hash_again(&mut self, part: Arc<Part>) {
+    pub(in crate::coordinator) fn hash_again(&mut self, part: Arc<Part>, walk: Walk) {
+        self.walk = walk;
         self.hashing = part.progress.clone();
         self.part = Some(part);
         self.source = Source::Hashing;

@@ -53,7 +53,7 @@ impl ExportJob {
                     .to_owned(),
                 hint: "nothing was replaced there; it says what to remove, then run the same `send` again".to_owned(),
             },
-            Code::TargetChanged => {
+            Code::TargetChanged | Code::TargetConflict => {
                 let failure = Failure::of(code, Role::Exporter);
                 let hint = "nothing was replaced there; run the same `send` again when the other device is to go on";
                 Failure { hint: hint.to_owned(), ..failure }

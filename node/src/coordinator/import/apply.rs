@@ -19,7 +19,7 @@ use crate::coordinator::connect::{self, Route};
 use crate::coordinator::deliver;
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared};
-use crate::staging::{self, ApplyError, SealError, StageError, Staging};
+use crate::staging::{self, ApplyError, RollbackError, SealError, StageError, Staging};
 use crate::store::Write;
 
 /// How long the end of an applied session may wait for the exporter to hear of it.
@@ -47,8 +47,8 @@ pub(in crate::coordinator) enum Swap {
 pub(in crate::coordinator) enum Obstacle {
     /// Somebody put this into the staging directory.
     Foreign { error: StageError, staging: PathBuf },
-    /// The target changed, and that was to be refused.
-    Changed(ApplyError),
+    /// The target changed, and that was to be refused, or something else stands there.
+    Target(ApplyError),
 }
 
 impl ImportJob {
@@ -151,7 +151,19 @@ impl ImportJob {
                     hint: format!("nothing was replaced, and what arrived is kept; remove it, {}", self.how_to_retry()),
                 }
             }
-            Obstacle::Changed(error) => Failure {
+            Obstacle::Target(error @ ApplyError::Conflict { .. }) => Failure {
+                code: error.code(),
+                message: crate::errors::chain(error).to_string(),
+                hint: match self.party {
+                    Some((session, _)) => format!(
+                        "what arrived is kept; move away what stands there, then start `send` there again and \
+                         `me-sync retry {}` here: nothing is sent again",
+                        session.short()
+                    ),
+                    None => "move away what stands there, then start again".to_owned(),
+                },
+            },
+            Obstacle::Target(error) => Failure {
                 code: error.code(),
                 message: crate::errors::chain(error).to_string(),
                 hint: "what arrived is kept; start `send` there again, then `me-sync receive` with the same ticket \
@@ -366,12 +378,15 @@ pub(in crate::coordinator) fn verify_and_swap(
     let (mut applied, said) = match swapped {
         Ok(applied) => applied,
         Err(e @ ApplyError::HealthStuck { .. }) if e.code() != Code::DurabilityUnknown => {
-            let hint =
-                "move away what stands at that directory; then `me-sync rollback` of it brings the old tree back"
-                    .to_owned();
-            return Swap::Stuck(Failure { hint, ..described(e.code(), &e) });
+            return Swap::Stuck(Failure { hint: way_out(&e).to_owned(), ..described(e.code(), &e) });
         }
-        Err(e @ ApplyError::Changed { .. }) => return Swap::Refused(None, Obstacle::Changed(e)),
+        Err(e @ ApplyError::Health { undone: None, .. }) => {
+            let hint = "mend the command, then start `send` there again for a new ticket";
+            return Swap::Done(Err(Failure { hint: hint.to_owned(), ..described(e.code(), &e) }));
+        }
+        Err(e @ (ApplyError::Changed { .. } | ApplyError::Conflict { .. })) => {
+            return Swap::Refused(None, Obstacle::Target(e));
+        }
         Err(e) => return Swap::Done(Err(described(e.code(), &e))),
     };
     if let Err(e) = applied.commit() {
@@ -381,6 +396,12 @@ pub(in crate::coordinator) fn verify_and_swap(
     let mut notes = Vec::from_iter(said);
     if applied.target_changed {
         notes.push("the target was edited during the transfer; the edits are in the kept old tree".to_owned());
+    }
+    if applied.target.symlink_metadata().is_err() {
+        notes.push(format!(
+            "nothing stands at {} any more: the command after the swap moved or removed the new tree",
+            staging::shown(&applied.target)
+        ));
     }
     if applied.two_renames {
         notes.push("this file system cannot exchange directories: the target was absent for a moment".to_owned());
@@ -407,6 +428,25 @@ pub(in crate::coordinator) fn verify_and_swap(
         notes,
         ..manifest.as_deref().map_or_else(Completion::nothing, Completion::of)
     }))
+}
+
+/// What a person does when the command after the swap failed and has moved the trees: nothing that could lose one.
+fn way_out(error: &ApplyError) -> &'static str {
+    match error {
+        ApplyError::HealthStuck { err, .. } => match &**err {
+            RollbackError::Conflict { retained, .. } if retained.symlink_metadata().is_ok() => {
+                "move away what stands at that directory; then `me-sync rollback` of it brings the old tree back"
+            }
+            RollbackError::Conflict { .. } => {
+                "the old tree is not where it was kept: look whether it stands at that directory before you move anything"
+            }
+            RollbackError::Unavailable { .. } => {
+                "the command moved or removed the old tree: what stands at that directory stays, and nothing brings the old one back"
+            }
+            _ => "look at that directory and at what `me-sync kept` lists before you move anything",
+        },
+        _ => "",
+    }
 }
 
 /// What a person says while the staged tree is being verified; the last word counts.

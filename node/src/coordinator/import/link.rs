@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ImportJob, Left, Session};
 use crate::api::Role;
-use crate::coordinator::connect::{self, Entry, Established, Key};
+use crate::coordinator::connect::{self, Entry, Established, Key, Missed};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
 use crate::coordinator::{Event, JobEvent, Shared, streams};
@@ -157,7 +157,7 @@ impl ImportJob {
     }
 
     /// What a try to connect came to.
-    pub(in crate::coordinator) fn established(&mut self, result: Result<Established, Failure>, shared: &Shared) {
+    pub(in crate::coordinator) fn established(&mut self, result: Result<Established, Missed>, shared: &Shared) {
         self.dialling = None;
         if self.is_over {
             return;
@@ -165,23 +165,27 @@ impl ImportJob {
         let has_another_ticket = self.has_another_ticket();
         match (result, &mut self.session) {
             (Ok(established), _) => self.connected(established, shared),
-            (Err(failure), None) => self.stop(failure, shared),
-            (Err(failure), Some(session)) => {
+            (Err(missed), None) => self.stop(missed.into_failure(), shared),
+            (Err(missed), Some(session)) => {
                 let now = shared.clock.now();
+                let is_refusal = matches!(missed, Missed::Refused(_));
+                let failure = missed.into_failure();
                 match failure.code {
                     Code::ManifestChanged => self.start_over(shared),
                     // the person has a ticket for something else, into the same target
-                    Code::NotOffered | Code::SessionUnknown | Code::SessionExpired if has_another_ticket => {
-                        self.start_over(shared);
+                    Code::NotOffered => {
+                        if has_another_ticket {
+                            self.start_over(shared);
+                        } else if let Link::Down(redial) = &mut session.link {
+                            redial.failed(failure, now);
+                        }
                     }
-                    Code::SessionUnknown
-                    | Code::SessionExpired
-                    | Code::TicketInvalid
+                    Code::Aborted | Code::Declined => self.given_up(failure, shared),
+                    // the exporter's word on a session that is over
+                    Code::TicketInvalid | Code::PeerMismatch | Code::VersionMismatch => self.given_up(failure, shared),
+                    _ if is_refusal && has_another_ticket => self.start_over(shared),
                     // RELIABILITY F65: said by name; the session stays for `resume`
-                    | Code::PeerMismatch
-                    | Code::VersionMismatch
-                    | Code::Aborted
-                    | Code::Declined => self.given_up(failure, shared),
+                    _ if is_refusal => self.given_up(failure, shared),
                     _ => {
                         tracing::debug!(session = %session.id.short(), code = %failure.code, "not reached yet");
                         if let Link::Down(redial) = &mut session.link {

@@ -45,7 +45,7 @@ pub(super) async fn status(
     let Some(job) = api.jobs.of_session(session) else {
         return Ok(Json(on_record(api.known(session).await?)));
     };
-    if job.is_over()
+    if job.is_completed()
         && let Ok(known) = api.known(session).await
         && known.state == SessionState::RolledBack
     {

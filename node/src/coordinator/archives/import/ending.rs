@@ -63,7 +63,7 @@ pub(super) fn not_swapped(swap: Swap, state: &StateDir, session: SessionId) -> F
 fn in_the_way(obstacle: &Obstacle) -> Failure {
     match obstacle {
         Obstacle::Foreign { error, .. } => described(error.code(), error),
-        Obstacle::Changed(error) => described(error.code(), error),
+        Obstacle::Target(error) => described(error.code(), error),
     }
 }
 

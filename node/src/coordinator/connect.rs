@@ -107,7 +107,7 @@ pub(super) async fn establish(
     };
     let (id, entry) = match ask(&net, &key, &route).await {
         Ok(entry) => entry,
-        Err(Asking::Refused(code @ (Code::Busy | Code::NotOffered | Code::RateLimited))) => {
+        Err(Asking::Refused(code @ (Code::Busy | Code::NotOffered | Code::RateLimited | Code::NodeStopping))) => {
             return Err(Missed::NotYet(failed(code)));
         }
         Err(Asking::Refused(code)) => return Err(Missed::Refused(failed(code))),

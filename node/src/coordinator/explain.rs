@@ -165,7 +165,7 @@ fn words(code: Code, role: Role) -> (&'static str, &'static str) {
         ),
         Code::TargetConflict => (
             "what is at the target now is neither the old tree nor the new one",
-            "nothing was touched; look at the paths that `me-sync sessions` names",
+            "nothing was touched; `me-sync status` names the paths to look at",
         ),
         Code::TargetForbidden => ("this directory is never replaced", "choose a directory of its own as the target"),
         Code::TargetIsMountpoint => ("the target is the root of a mounted file system", "choose a directory inside it"),

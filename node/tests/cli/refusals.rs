@@ -80,12 +80,17 @@ fn nobody_at_the_addresses_is_exit_3() {
 }
 
 #[test]
-fn nobody_who_comes_is_exit_13() {
+fn nobody_who_comes_is_exit_13_and_who_comes_later_hears_why_nobody_is_there() {
     let place = Place::new();
     make_tree(&place.path("src"), "s");
-    let sent = place.send(&["--expires", "1s", "src"]).wait();
+    let sender = place.send(&["--expires", "1s", "src"]);
+    let ticket = sender.ticket.clone();
+    let sent = sender.wait();
     assert_eq!(sent.code, Some(13), "{}", sent.stderr);
     assert!(sent.stderr.contains("--expires"), "{}", sent.stderr);
+    let late = place.run_with_input("importer", &["receive", "--connect-timeout", "1s", "dst"], &ticket);
+    assert_code(&late, 3);
+    assert!(stderr(&late).contains("the time of its ticket is over"), "{}", stderr(&late));
 }
 
 #[test]

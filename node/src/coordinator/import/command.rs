@@ -83,7 +83,12 @@ impl ApplyHooks for Checker {
             let noted = swapped.checked_by(process);
             noted.map_err(|err| format!("{command} cannot be noted: {}", crate::errors::chain(&err)))
         });
-        match ran.end {
+        let end = ran.end.map_err(|why| match self.last_word.get() {
+            Word::GoOn => why,
+            Word::Suspend => format!("{why}, as me-sync was"),
+            Word::Abort => format!("{why}, as the migration was aborted"),
+        });
+        match end {
             Ok(()) => {
                 self.said = ran.said;
                 Ok(())

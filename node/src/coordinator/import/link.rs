@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ImportJob, Left, Session};
 use crate::api::Role;
+use crate::clock;
 use crate::coordinator::connect::{self, Entry, Established, Key, Missed};
 use crate::coordinator::control::{self, ControlEvent, ControlLink};
 use crate::coordinator::explain::Failure;
@@ -165,7 +166,13 @@ impl ImportJob {
         let has_another_ticket = self.has_another_ticket();
         match (result, &mut self.session) {
             (Ok(established), _) => self.connected(established, shared),
-            (Err(missed), None) => self.stop(missed.into_failure(), shared),
+            (Err(missed), None) => {
+                let mut failure = missed.into_failure();
+                if failure.code == Code::PeerNotFound && self.ticket.expires_at_ms < clock::wall_ms() {
+                    "the time of its ticket is over: run `send` there again".clone_into(&mut failure.hint);
+                }
+                self.stop(failure, shared);
+            }
             (Err(missed), Some(session)) => {
                 let now = shared.clock.now();
                 let is_refusal = matches!(missed, Missed::Refused(_));

@@ -187,11 +187,14 @@ impl ImportJob {
                             redial.failed(failure, now);
                         }
                     }
-                    Code::Aborted | Code::Declined => self.given_up(failure, shared),
-                    // the exporter's word on a session that is over
-                    Code::TicketInvalid | Code::PeerMismatch | Code::VersionMismatch => self.given_up(failure, shared),
+                    // also where nobody refused. RELIABILITY F65: said by name; the session stays for `resume`
+                    Code::Aborted
+                    | Code::Declined
+                    | Code::TicketInvalid
+                    | Code::PeerMismatch
+                    | Code::VersionMismatch => self.given_up(failure, shared),
+                    // the exporter's last word on the session; the person's ticket may be for something else
                     _ if is_refusal && has_another_ticket => self.start_over(shared),
-                    // RELIABILITY F65: said by name; the session stays for `resume`
                     _ if is_refusal => self.given_up(failure, shared),
                     _ => {
                         tracing::debug!(session = %session.id.short(), code = %failure.code, "not reached yet");
